@@ -1,0 +1,97 @@
+"""The `tipr` command: a lazy group, so that `tipr --help` imports no command and no heavy package."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from tipr.errors import ConfigError, GalleryCorrupt, TiprError
+
+DONE = 0
+"""Everything asked for was done."""
+RUN_TIME_ERROR = 1
+"""The command could not finish."""
+USAGE = 2
+"""A flag, an argument or a configuration value is wrong."""
+SKIPPED = 3
+"""Done, with some items skipped and listed."""
+DAMAGED = 5
+"""Data on disk are damaged."""
+INTERRUPTED = 130
+"""Stopped by Ctrl-C; the command that resumes was printed."""
+
+COMMANDS = {
+    "demo": "Render people, index them, search in four languages, write a report.",
+    "search": "Find people in a gallery by a description in words.",
+    "index": "Create, fill, inspect or trim a gallery.",
+    "train": "Train a model from one configuration file.",
+    "evaluate": "Score a model on a split: R@k, mAP, mINP per language.",
+    "data": "Make and check data sets.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports `tipr.cli.<name>` only when that command runs; help is printed from `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"tipr.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tipr", prog_name="tipr")
+def root() -> None:
+    """Describe a person in words, in English, Chinese, French or German, and find them in a gallery of images."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error, by the one table above."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, click.UsageError | ConfigError):
+        return USAGE
+    if isinstance(error, GalleryCorrupt):
+        return DAMAGED
+    return RUN_TIME_ERROR
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; one line on stderr and the exit code of the table on an error."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or bool(os.environ.get("TIPR_DEBUG"))
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        result: Any = root.main(args=arguments, prog_name="tipr", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else DONE)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
+    except click.ClickException as error:
+        if debug:
+            raise
+        print(f"tipr: {error.format_message()}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except (TiprError, OSError) as error:
+        if debug:
+            raise
+        print(f"tipr: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(exit_code(error))

@@ -1,0 +1,1 @@
+"""tipr data/datasets"""
