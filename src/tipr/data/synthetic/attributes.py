@@ -2,7 +2,7 @@
 
 A `Person` holds everything that stays the same over the photographs of one identity; a `Shot` holds what
 changes from photograph to photograph. Both are drawn from a seeded generator, so a set is a function of its seed.
-Skin tone is rendered, drawn in equal shares, and never captioned; neither is anything else about origin or body judgement.
+Skin tone is rendered, drawn in equal shares, and never captioned; nor is origin or any judgement of the body.
 """
 
 from __future__ import annotations
