@@ -1,1 +1,9 @@
-"""tipr losses"""
+"""Loss functions: pure, tensors in, one scalar out, float32 inside, inputs never modified."""
+
+from tipr.losses.cmpm import cmpm_loss
+from tipr.losses.identity import identity_loss
+from tipr.losses.itc import itc_loss
+from tipr.losses.mlm import mlm_loss
+from tipr.losses.sdm import sdm_loss
+
+__all__ = ["cmpm_loss", "identity_loss", "itc_loss", "mlm_loss", "sdm_loss"]
