@@ -1,1 +1,5 @@
-"""tipr retrieval"""
+"""The deployable part of a trained method, loaded from one folder of safetensors and JSON."""
+
+from tipr.retrieval.retriever import Retriever
+
+__all__ = ["Retriever"]
