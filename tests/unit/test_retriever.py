@@ -234,7 +234,7 @@ def test_a_damaged_or_foreign_folder_is_refused_in_one_line(
 def test_what_is_not_there_is_refused_in_one_line(
     retriever: Retriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(WeightsError, match="no model at .*nowhere"):
+    with pytest.raises(WeightsError, match=r"no model at .*nowhere"):
         Retriever.load(tmp_path / "nowhere")
     (tmp_path / "irra.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(WeightsError, match="not a model folder"):
