@@ -1,1 +1,23 @@
-"""tipr metrics"""
+"""Retrieval metrics and the one ordering rule; torch and NumPy only, no configuration, no files, no logging."""
+
+from tipr.metrics.ranking import full_order, stable_similarity, top_k
+from tipr.metrics.retrieval import (
+    QueryResults,
+    RetrievalMetrics,
+    query_results,
+    query_results_from_features,
+    retrieval_metrics,
+    retrieval_metrics_from_features,
+)
+
+__all__ = [
+    "QueryResults",
+    "RetrievalMetrics",
+    "full_order",
+    "query_results",
+    "query_results_from_features",
+    "retrieval_metrics",
+    "retrieval_metrics_from_features",
+    "stable_similarity",
+    "top_k",
+]
