@@ -1,0 +1,53 @@
+"""Bands instead of percentages: how far a similarity stands out from what the query gives to everybody else.
+
+A similarity of 0.6 is not a probability of 60 %, and its size moves with the query. A band compares a score with the
+scores that the same query gives to the whole gallery: their median is the background, and their median absolute
+deviation, scaled to a standard deviation, is the unit. Both are robust against the few pictures that do fit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+BANDS = ("stands_out", "similar", "weak")
+BAND_NAMES = {"stands_out": "stands out", "similar": "similar", "weak": "weak"}
+STANDS_OUT = 3.5
+"""Units above the background from which a picture stands out."""
+SIMILAR = 2.0
+"""Units above the background from which a picture is similar."""
+SCALE = 1.4826
+"""Median absolute deviation -> standard deviation, for normal scores."""
+
+
+class BandLimits(NamedTuple):
+    """Scores from which a picture is similar, and from which it stands out."""
+
+    similar: float
+    stands_out: float
+
+
+def band_limits(scores: np.ndarray) -> BandLimits:
+    """Limits for one query.
+
+    Args:
+        scores: (G,) float similarities of the query with the whole gallery, G >= 1.
+
+    Raises:
+        ValueError: there is no score.
+    """
+    if scores.size == 0:
+        raise ValueError("band limits need at least one score")
+    background = float(np.median(scores))
+    unit = SCALE * float(np.median(np.abs(scores - background)))
+    return BandLimits(background + SIMILAR * unit, background + STANDS_OUT * unit)
+
+
+def band(score: float, limits: BandLimits) -> str:
+    """The band of one score, a key of `BAND_NAMES`; with no spread in the background nothing stands out."""
+    if limits.stands_out <= limits.similar:
+        return "weak"
+    if score >= limits.stands_out:
+        return "stands_out"
+    return "similar" if score >= limits.similar else "weak"

@@ -1,0 +1,164 @@
+"""What a report holds, before it becomes a page: plain frozen records, no drawing and no wording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+LANGUAGE_NAMES = {"en": "English", "zh": "中文", "fr": "Français", "de": "Deutsch"}
+HTML_LANGUAGE = {"zh": "zh-Hans"}
+"""`lang` attribute where it differs from our code, so that Chinese gets the Chinese face."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One labelled fact at the head of the report; `code` sets it in the code face."""
+
+    label: str
+    value: str
+    code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """Scores of one query language (or of their mean), in percent.
+
+    Attributes:
+        language: code such as "en", or None for the mean.
+        recall: k -> R@k.
+        mean_ap: mAP.
+        mean_inp: mINP.
+        interval: (low, high) of R@1, or None when it was not computed.
+        label: row heading when `language` is None.
+    """
+
+    language: str | None
+    recall: Mapping[int, float]
+    mean_ap: float
+    mean_inp: float
+    interval: tuple[float, float] | None = None
+    label: str = "Mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a ranked row.
+
+    Attributes:
+        jpeg: encoded picture.
+        rank: 1, 2, ... in the whole gallery.
+        right: it shows the person the words were written about.
+        band: key of `tipr.gallery.bands.BANDS`.
+        camera: name of the camera, if known.
+    """
+
+    jpeg: bytes
+    rank: int
+    right: bool
+    band: str
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownQuery:
+    """One search with its first pictures; `right_ranks` are the ranks of all right pictures, rising."""
+
+    language: str
+    text: str
+    pictures: tuple[Picture, ...]
+    right_ranks: tuple[int, ...]
+    average_precision: float
+    same_in_english: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """An especially easy or hard query: a few first pictures and, when it is not among them, the first right one."""
+
+    language: str
+    text: str
+    average_precision: float
+    first_right: int
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a chart; `language` None draws the thick mean line."""
+
+    language: str | None
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BandRow:
+    """How often pictures of one band show the right person; `right_share` in percent."""
+
+    band: str
+    pictures_per_query: float
+    right_share: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything `write_report` needs.
+
+    Attributes:
+        run: short name of the run.
+        made: when the numbers were made, with time zone.
+        seconds: how long it took.
+        synthetic: the people are rendered, so the page says what the numbers do not show.
+        facts: twelve or fewer facts for the head.
+        scores: one row per language, then the mean.
+        reference: row of the reference reader, or None.
+        chance: row of random ranking, or None.
+        gallery_size: pictures in the gallery.
+        seed: seed that drew the shown queries.
+        draws: bootstrap draws behind the intervals.
+        queries: the shown searches.
+        found: per language, share of queries whose right person is within the first k, k = 1, 2, ...
+        learning: R@1 on validation per epoch, may be empty.
+        chosen_epoch: epoch that was kept, and the split it was chosen on.
+        right_scores, other_scores: similarities for the histogram.
+        bands: one row per band.
+        easiest, hardest: extremes.
+        configuration: YAML text of the model's run.
+        environment: package -> version.
+        notes: sentences that must be read with the numbers (for example a choice made on the test split).
+        again: shell lines that make this report once more.
+    """
+
+    run: str
+    made: datetime
+    seconds: float
+    synthetic: bool
+    facts: tuple[Fact, ...]
+    scores: tuple[ScoreRow, ...]
+    reference: ScoreRow | None
+    chance: ScoreRow | None
+    gallery_size: int
+    seed: int
+    draws: int
+    queries: tuple[ShownQuery, ...]
+    found: tuple[Curve, ...]
+    learning: tuple[Curve, ...]
+    chosen_epoch: tuple[int, str] | None
+    right_scores: np.ndarray
+    other_scores: np.ndarray
+    band_limits: tuple[float, float]
+    bands: tuple[BandRow, ...]
+    easiest: tuple[Extreme, ...]
+    hardest: tuple[Extreme, ...]
+    configuration: str
+    environment: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    again: tuple[str, ...] = field(default=("make demo",))
+
+    @property
+    def mean(self) -> ScoreRow:
+        """The row over all languages (the only row when there is one language)."""
+        return next((row for row in self.scores if row.language is None), self.scores[-1])
