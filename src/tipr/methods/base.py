@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -55,10 +55,17 @@ class StepOutput:
 
 
 class Method(nn.Module, ABC):
-    """Owns an encoder, training heads and memory banks."""
+    """Owns an encoder, training heads and memory banks; what outlives training is the encoder alone.
+
+    Attributes:
+        name: key in `METHODS`.
+        encoder: the two towers; all that a `Retriever` needs.
+        uses_mlm: whether a batch must carry masked captions and their labels.
+    """
 
     name: ClassVar[str]
     encoder: Encoder
+    uses_mlm: bool
 
     @abstractmethod
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:
@@ -67,3 +74,22 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def learning_rate_factor(self, name: str) -> tuple[float, float]:
         """(learning-rate factor, weight-decay factor) of the parameter called `name`."""
+
+    def parameter_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Few optimiser groups, one for each pair of factors, in the order of first appearance.
+
+        One group per tensor would cost one optimiser kernel launch per tensor; a handful of groups can be fused.
+
+        Returns:
+            groups with `params` (trainable tensors), their `names`, `lr`, `weight_decay` and `factor` (of the rate).
+        """
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            factor, decay = self.learning_rate_factor(name)
+            new = {"params": [], "names": [], "lr": learning_rate * factor, "weight_decay": weight_decay * decay}
+            group = groups.setdefault((factor, decay), {**new, "factor": factor})
+            group["params"].append(parameter)
+            group["names"].append(name)
+        return list(groups.values())

@@ -1,0 +1,158 @@
+"""The multimodal interaction encoder of IRRA (implicit relation reasoning, IRR) and its MLM head.
+
+Parameter names are those of the published checkpoints, because the learning-rate rules go by name.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x): CLIP's approximation of GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def default_heads(width: int) -> int:
+    """Heads of width 64 where `width` allows it: the largest divisor of `width` not above width / 64, at least 1."""
+    return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one fused input projection; no dropout."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from (B, L, D) `query` to (B, M, D) `source`; `mask` (B, M) bool, True where a source token counts."""
+        if query is source:
+            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        else:
+            width = query.shape[-1]
+            q = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
+            k, v = F.linear(source, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+        q, k, v = (x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
+        allowed = None if mask is None else mask[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two linear layers with QuickGELU between them, four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.c_proj(quick_gelu(self.c_fc(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attn(ln_1(x)), then x + mlp(ln_2(x))."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = Mlp(width)
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, L, D) -> (B, L, D); `mask` (B, L) bool, True at tokens that count, None: all."""
+        normed = self.ln_1(x)
+        x = x + self.attn(normed, normed, mask)
+        return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """A stack of blocks."""
+
+    def __init__(self, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x
+
+
+class InteractionEncoder(nn.Module):
+    """Text tokens look at image tokens once, then at each other `depth` times.
+
+    Args:
+        width: D, the joint width of both towers' tokens.
+        heads: attention heads; D must be a multiple.
+        depth: self-attention blocks (the paper uses 4).
+
+    Source: Jiang and Ye, CVPR 2023, section 3.2, eq. 1 to 3; initialisation as in the published code.
+    """
+
+    def __init__(self, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.cross_attn = Attention(width, heads)
+        self.cross_modal_transformer = Transformer(width, heads, depth)
+        self.ln_pre_t = nn.LayerNorm(width)
+        self.ln_pre_i = nn.LayerNorm(width)
+        self.ln_post = nn.LayerNorm(width)
+        narrow = width**-0.5 * (2 * depth) ** -0.5
+        attentions = [self.cross_attn]
+        for block in self.cross_modal_transformer.resblocks:
+            assert isinstance(block, Block)
+            attentions.append(block.attn)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=narrow)
+        for attention in attentions:
+            nn.init.normal_(attention.in_proj_weight, std=width**-0.5)
+            nn.init.normal_(attention.out_proj.weight, std=narrow)
+
+    def forward(self, text: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Fuse the tokens of (masked) captions with the tokens of their images.
+
+        Args:
+            text: (B, L, D) projected text tokens.
+            image: (B, M, D) projected image tokens, class token included.
+            mask: (B, L) bool, True at tokens that the self-attention may see; None: all, padding included, which is
+                what the published models do. There is no residual connection around the cross-attention.
+
+        Returns:
+            (B, L, D) fused tokens.
+        """
+        fused = self.cross_attn(self.ln_pre_t(text), self.ln_pre_i(image))
+        return self.ln_post(self.cross_modal_transformer(fused, mask))  # type: ignore[no-any-return]
+
+
+class MlmHead(nn.Module):
+    """Fused tokens -> scores over the vocabulary: linear, QuickGELU, LayerNorm, linear (not tied to the embedding).
+
+    Args:
+        width: D.
+        vocabulary_size: V.
+        depth: blocks of the interaction encoder; the output layer's initial scale depends on it.
+    """
+
+    def __init__(self, width: int, vocabulary_size: int, depth: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.ln = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, vocabulary_size)
+        nn.init.normal_(self.dense.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.fc.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return self.fc(self.ln(quick_gelu(self.dense(x))))  # type: ignore[no-any-return]
