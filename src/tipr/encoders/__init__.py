@@ -1,1 +1,13 @@
-"""tipr encoders"""
+"""Encoders: an encoder is one file and one line in `ENCODERS`; transformers is imported only inside this package."""
+
+from tipr.encoders.base import Encoded, Encoder
+from tipr.encoders.clip import ClipEncoder
+from tipr.encoders.compact import CompactEncoder
+
+ENCODERS: dict[str, type[ClipEncoder] | type[CompactEncoder]] = {
+    "clip": ClipEncoder,
+    "compact": CompactEncoder,
+}
+"""Name in a configuration -> class with `Config` and `build`."""
+
+__all__ = ["ENCODERS", "ClipEncoder", "CompactEncoder", "Encoded", "Encoder"]
