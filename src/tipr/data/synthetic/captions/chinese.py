@@ -1,0 +1,120 @@
+"""Chinese: measure words, a verb for each way of wearing or carrying, no plural and no agreement."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tipr.data.synthetic.captions.composition import Writer
+from tipr.data.synthetic.captions.facts import Item
+
+MEASURES = {
+    "trousers": "条", "jeans": "条", "shorts": "条", "skirt": "条", "leggings": "条", "dress": "条", "scarf": "条",
+    "shoes": "双", "sneakers": "双", "boots": "双", "sandals": "双", "leather": "双", "heels": "双",
+    "bag": "个", "backpack": "个", "shoulderbag": "个", "handbag": "个", "suitcase": "个", "shoppingbag": "个",
+    "cap": "顶", "beanie": "顶", "hat": "顶", "umbrella": "把",
+}  # fmt: skip
+"""Measure word by kind; clothes of the upper body take 件."""
+
+
+class ChineseWriter(Writer):
+    """A caption is a chain of clauses; every clause names the body part or the way of carrying.
+
+    Subjects are "noun|measure words that suit it".
+    """
+
+    space: ClassVar[str] = ""
+
+    def set_subject(self) -> None:
+        facts = self.facts
+        key = facts.gender if facts.gender == "neutral" or not facts.age else f"{facts.gender}:{facts.age}"
+        self.noun, _, self.measures = self.word("subject:" + key).partition("|")
+        self.pronoun = self.word("pronoun:" + facts.gender)
+
+    def color(self, color: str) -> str:
+        return self.chance.pick(self.style.colors[color])[0]
+
+    def pattern(self, item: Item, color: str) -> tuple[str, str]:
+        """What stands before the colour and what stands between colour and noun."""
+        second = self.color(item.pattern_color) if item.pattern_color else ""
+        if item.pattern == "striped":
+            if second and color and self.chance.below(0.6):
+                link = self.word("and")
+                return "", f"{link}{second}{self.word('striped:two')}"
+            return (f"{self.word('having')}{second}条纹的", "") if second else ("", self.word("striped"))
+        if item.pattern == "plaid":
+            return (f"{self.word('having')}{second}格子的", "") if second else ("", self.word("plaid"))
+        if item.pattern == "dots":
+            return (f"{self.word('having')}{second}{self.word('dots')}的", "") if second else ("", self.word("dotted"))
+        return self.word("print").format(second), ""
+
+    def noun_phrase(self, item: Item, *, counted: float = 0.7) -> str:
+        """A noun phrase, counted or bare: 一件红色的毛衣; 红色毛衣."""
+        chance = self.chance
+        noun = chance.pick(self.style.nouns[item.kind])[0]
+        color = self.color(item.color) if item.color else ""
+        before, middle = self.pattern(item, color) if item.pattern != "solid" else ("", "")
+        link = "的" if color and not middle and chance.below(0.4) else ""
+        text = f"{before}{color}{middle}{link}{noun}"
+        return f"一{MEASURES.get(item.kind, '件')}{text}" if chance.below(counted) else text
+
+    def upper(self) -> str:
+        facts = self.facts
+        if facts.inner is not None:
+            return self.word("inner").format(self.noun_phrase(facts.top), self.noun_phrase(facts.inner))
+        topic = "whole" if facts.top.kind == "dress" else "top"
+        return self.word(topic) + self.noun_phrase(facts.top)
+
+    def lower(self) -> list[str]:
+        facts = self.facts
+        clauses = []
+        if facts.bottom is not None:
+            clauses.append(self.word("bottom") + self.noun_phrase(facts.bottom))
+        if facts.shoes is not None:
+            clauses.append(self.word("shoes") + self.noun_phrase(facts.shoes))
+        return clauses
+
+    def accessories(self) -> list[str]:
+        return [self.fill(self.phrase(name)) for name in self.worn()]
+
+    def slot_outfit(self) -> str:
+        return "，".join([self.upper(), *self.lower(), *self.accessories()])
+
+    def slot_upper(self) -> str:
+        return self.upper()
+
+    def slot_lower(self) -> str:
+        return "，".join([*self.lower(), *self.accessories()])
+
+    def slot_subject(self) -> str:
+        return self.word("determiner") + self.chance.pick(self.measures) + self.noun
+
+    def slot_noun(self) -> str:
+        return self.noun
+
+    def slot_pronoun(self) -> str:
+        return self.pronoun
+
+    def slot_hair(self) -> str:
+        hair = self.facts.hair
+        assert hair is not None
+        color = self.word("hair_color:" + hair.color) if hair.color else ""
+        return self.word("hair:" + hair.kind).format(color)
+
+    def slot_bag(self) -> str:
+        assert self.facts.bag is not None
+        return self.noun_phrase(self.facts.bag)
+
+    def slot_hat(self) -> str:
+        assert self.facts.hat is not None
+        return self.noun_phrase(self.facts.hat)
+
+    def slot_scarf(self) -> str:
+        assert self.facts.scarf is not None
+        return self.noun_phrase(self.facts.scarf)
+
+    def slot_umbrella(self) -> str:
+        assert self.facts.umbrella is not None
+        return self.noun_phrase(self.facts.umbrella)
+
+    def slot_eyewear(self) -> str:
+        return self.word(self.facts.eyewear)

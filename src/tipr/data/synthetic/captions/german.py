@@ -1,0 +1,214 @@
+"""German: gender, case and number decide article and adjective ending; a fronted word turns verb and subject round."""
+
+from __future__ import annotations
+
+from tipr.data.synthetic.captions.composition import Writer
+from tipr.data.synthetic.captions.facts import Item
+
+ARTICLES = {
+    "nom": {"m": "ein", "f": "eine", "n": "ein", "p": ""},
+    "acc": {"m": "einen", "f": "eine", "n": "ein", "p": ""},
+    "dat": {"m": "einem", "f": "einer", "n": "einem", "p": ""},
+}
+ENDINGS = {
+    "nom": {"m": "er", "f": "e", "n": "es", "p": "e"},
+    "acc": {"m": "en", "f": "e", "n": "es", "p": "e"},
+    "dat": {"m": "en", "f": "en", "n": "en", "p": "en"},
+}
+"""Adjective endings after ein (mixed) and, for the plural, without an article (strong)."""
+STRONG_DATIVE = {"m": "em", "f": "er", "n": "em", "p": "en"}
+SUBJECT_DETERMINERS = {
+    "nom": {"m": ("ein", "dieser", "der"), "f": ("eine", "diese", "die")},
+    "acc": {"m": ("einen", "diesen", "den"), "f": ("eine", "diese", "die")},
+    "dat": {"m": ("einem", "diesem", "dem"), "f": ("einer", "dieser", "der")},
+}
+
+
+def in_dative_plural(noun: str) -> str:
+    """Schuhe -> Schuhen; nouns in -n or -s stay."""
+    return noun if noun[-1] in "ns" else noun + "n"
+
+
+def compound_stem(forms: tuple[str, ...]) -> str:
+    """The colour inside rot-weiß: orangefarben becomes orange."""
+    return forms[0].removesuffix("farben")
+
+
+class GermanWriter(Writer):
+    """Colours are (stem, "" or "fixed"); nouns (text, gender) or (text, gender, stem of an adjective before it).
+
+    Subjects are "noun|gender|stem of an adjective or nothing". A phrase has a bar between the finite verb and the rest.
+    """
+
+    def set_subject(self) -> None:
+        facts = self.facts
+        key = facts.gender if facts.gender == "neutral" or not facts.age else f"{facts.gender}:{facts.age}"
+        self.noun, self.gender, self.adjective = self.word("subject:" + key).split("|")
+        self.pronoun = "sie" if self.gender == "f" else "er"
+
+    def color(self, color: str, ending: str) -> str:
+        stem, *fixed = self.chance.pick(self.style.colors[color])
+        return stem if fixed else stem + ending
+
+    def noun_phrase(self, item: Item, case: str = "acc") -> str:
+        """A noun phrase in a case: einen rot-weiß gestreiften Pullover; schwarzen Schuhen (dative)."""
+        chance = self.chance
+        noun, gender, *stems = chance.pick(self.style.nouns[item.kind])
+        ending = ENDINGS[case][gender]
+        article = ARTICLES[case][gender]
+        parts = [article] if article else []
+        parts += [stem + ending for stem in stems]
+        after = ""
+        color, second = item.color, item.pattern_color
+        if item.pattern == "striped" and color and second:
+            first = compound_stem(chance.pick(self.style.colors[color]))
+            parts.append(
+                f"{first}-{compound_stem(chance.pick(self.style.colors[second]))} {self.word('striped')}{ending}"
+            )
+        elif item.pattern == "plaid" and color and not second:
+            parts.append(f"{chance.pick(self.style.colors[color])[0]} {self.word('plaid')}{ending}")
+        else:
+            if color:
+                parts.append(self.color(color, ending))
+            if item.pattern in ("striped", "plaid", "dots"):
+                if second:
+                    after = f" mit {self.color(second, 'en')} {self.word(item.pattern + ':dative')}"
+                else:
+                    parts.append(self.word(item.pattern) + ending)
+            elif item.pattern == "print":
+                after = " " + self.print_phrase(second)
+        if gender == "p" and case == "dat":
+            noun = in_dative_plural(noun)
+        parts.append(noun)
+        return " ".join(parts) + after
+
+    def print_phrase(self, color: str | None) -> str:
+        """mit weißem Aufdruck; mit einem weißen Motiv auf der Brust."""
+        text, gender = self.word("print").split("|")
+        has_article = "{article}" in text
+        ending = ENDINGS["dat"][gender] if has_article else STRONG_DATIVE[gender]
+        return text.format(article=ARTICLES["dat"][gender], color=self.color(color, ending) + " " if color else "")
+
+    def upper(self, case: str) -> str:
+        facts = self.facts
+        text = self.noun_phrase(facts.top, case)
+        if facts.inner is not None:
+            text += f" {self.word('over')} {self.noun_phrase(facts.inner, 'dat')}"
+        return text
+
+    def lower(self, case: str) -> list[str]:
+        facts = self.facts
+        return [self.noun_phrase(item, case) for item in (facts.bottom, facts.shoes) if item is not None]
+
+    def accessories(self, case: str) -> list[str]:
+        parts = []
+        for name in self.worn():
+            value = getattr(self.facts, name)
+            parts.append(self.eyewear(case) if name == "eyewear" else self.noun_phrase(value, case))
+        return parts
+
+    @staticmethod
+    def listed(parts: list[str]) -> str:
+        return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " und " + parts[-1]
+
+    def slot_outfit(self) -> str:
+        return self.listed([self.upper("acc"), *self.lower("acc"), *self.accessories("acc")])
+
+    def slot_outfit_dative(self) -> str:
+        return self.listed([self.upper("dat"), *self.lower("dat"), *self.accessories("dat")])
+
+    def slot_upper(self) -> str:
+        return self.upper("acc")
+
+    def slot_upper_dative(self) -> str:
+        return self.upper("dat")
+
+    def slot_lower(self) -> str:
+        return self.listed([*self.lower("acc"), *self.accessories("acc")])
+
+    def slot_lower_dative(self) -> str:
+        return self.listed([*self.lower("dat"), *self.accessories("dat")])
+
+    def subject(self, case: str) -> str:
+        """The person with an indefinite, demonstrative or definite article."""
+        position = self.chance.pick((0, 0, 1, 2))
+        return self.person(case, position)
+
+    def person(self, case: str, position: int) -> str:
+        parts = [SUBJECT_DETERMINERS[case][self.gender][position]]
+        if self.adjective:
+            weak = "e" if case == "nom" or (case == "acc" and self.gender == "f") else "en"
+            parts.append(self.adjective + (ENDINGS[case][self.gender] if position == 0 else weak))
+        return " ".join([*parts, self.noun])
+
+    def slot_subject(self) -> str:
+        return self.subject("nom")
+
+    def slot_subject_acc(self) -> str:
+        return self.person("acc", 0)
+
+    def slot_subject_dative(self) -> str:
+        return self.person("dat", 0)
+
+    def slot_pronoun(self) -> str:
+        return self.pronoun
+
+    def slot_relative(self) -> str:
+        """The relative pronoun in the nominative."""
+        return "die" if self.gender == "f" else "der"
+
+    def slot_bag(self) -> str:
+        assert self.facts.bag is not None
+        return self.noun_phrase(self.facts.bag)
+
+    def slot_hat(self) -> str:
+        assert self.facts.hat is not None
+        return self.noun_phrase(self.facts.hat)
+
+    def slot_scarf(self) -> str:
+        assert self.facts.scarf is not None
+        return self.noun_phrase(self.facts.scarf)
+
+    def slot_umbrella(self) -> str:
+        assert self.facts.umbrella is not None
+        return self.noun_phrase(self.facts.umbrella)
+
+    def slot_umbrella_dative(self) -> str:
+        assert self.facts.umbrella is not None
+        return self.noun_phrase(self.facts.umbrella, "dat")
+
+    def eyewear(self, case: str) -> str:
+        return f"{ARTICLES[case]['f']} {self.word(self.facts.eyewear)}"
+
+    def slot_eyewear(self) -> str:
+        return self.eyewear("acc")
+
+    def hair(self, topic: str, ending: str) -> str:
+        hair = self.facts.hair
+        assert hair is not None
+        key = f"{topic}:{hair.kind}:color" if hair.color else f"{topic}:{hair.kind}"
+        text = self.word(key)
+        return text.format(self.word("hair_color:" + hair.color) + ending) if hair.color else text
+
+    def slot_hair(self) -> str:
+        return self.hair("hair", "e")
+
+    def slot_hair_dative(self) -> str:
+        return self.hair("hair_dative", "en")
+
+    def slot_a(self) -> str:
+        return self.fill(self.phrases[0]).replace("|", " ", 1)
+
+    def slot_b(self) -> str:
+        return self.fill(self.phrases[1]).replace("|", " ", 1)
+
+    def slot_a_inverted(self) -> str:
+        """After a fronted word: verb, pronoun, rest."""
+        verb, _, rest = self.fill(self.phrases[0]).partition("|")
+        return f"{verb} {self.pronoun} {rest}".rstrip()
+
+    def slot_action(self) -> str:
+        return super().slot_action().replace("|", " ", 1).rstrip()
+
+    def slot_bag_phrase(self) -> str:
+        return super().slot_bag_phrase().replace("|", " ", 1)
