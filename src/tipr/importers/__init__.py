@@ -1,1 +1,40 @@
-"""tipr importers"""
+"""Importers of foreign checkpoints: an importer is one file and one line in `IMPORTERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tipr.errors import ConfigError
+from tipr.importers.irra import read_irra
+from tipr.methods.base import Method
+
+IMPORTERS: dict[str, Callable[[Path, Mapping[str, Any] | Path | None], Method]] = {
+    "irra": read_irra,
+}
+"""Format -> function that reads a checkpoint into a method in evaluation mode."""
+
+
+def read(format: str, path: str | Path, *, config: Mapping[str, Any] | str | Path | None = None) -> Method:
+    """Read a foreign checkpoint. Its pickle is never allowed to run code.
+
+    Args:
+        format: key of `IMPORTERS`.
+        path: the checkpoint file.
+        config: what tensors cannot tell, as a mapping or a YAML file: `text_heads`, `vision_heads`, `fusion_heads`
+            (default width / 64), `image_size` (default 384x128, a 24x8 grid), `mask_id`, `max_tokens`.
+
+    Returns:
+        the method in evaluation mode, float32, on the CPU; `method.notices` says what was absent or left out.
+
+    Raises:
+        ConfigError: unknown format, or a setting is not allowed.
+        WeightsError: the file cannot be read, or its names or shapes are not those of the format.
+    """
+    if format not in IMPORTERS:
+        raise ConfigError(f"unknown checkpoint format {format!r}: use one of {', '.join(sorted(IMPORTERS))}")
+    return IMPORTERS[format](Path(path), Path(config) if isinstance(config, str) else config)
+
+
+__all__ = ["IMPORTERS", "read"]

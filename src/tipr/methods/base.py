@@ -61,11 +61,13 @@ class Method(nn.Module, ABC):
         name: key in `METHODS`.
         encoder: the two towers; all that a `Retriever` needs.
         uses_mlm: whether a batch must carry masked captions and their labels.
+        notices: what an importer found absent or left out; empty for a method that was not imported.
     """
 
     name: ClassVar[str]
     encoder: Encoder
     uses_mlm: bool
+    notices: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:

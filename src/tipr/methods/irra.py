@@ -68,15 +68,19 @@ class Irra(Method):
         config: settings.
         encoder: the two towers.
         identities: P, number of training identities; batches carry 0..P-1.
+        mask_id: id of the tokenizer's mask token; the loader masks, the method only carries the number.
         vocabulary_size: V, rows of the MLM output.
     """
 
     name: ClassVar[str] = "irra"
     Config: ClassVar[type[IrraConfig]] = IrraConfig
 
-    def __init__(self, config: IrraConfig, encoder: Encoder, *, identities: int, vocabulary_size: int) -> None:
+    def __init__(
+        self, config: IrraConfig, encoder: Encoder, *, identities: int, mask_id: int, vocabulary_size: int
+    ) -> None:
         super().__init__()
         self.config = config
+        self.mask_id = mask_id
         self.encoder = encoder
         self.uses_mlm = "mlm" in config.losses
         width = encoder.embed_dim
@@ -92,8 +96,8 @@ class Irra(Method):
     def build(
         cls, config: IrraConfig, encoder: Encoder, *, identities: int, mask_id: int, vocabulary_size: int
     ) -> Irra:
-        """Make the method for an encoder; `mask_id` is the tokenizer's and is not needed here (the loader masks)."""
-        return cls(config, encoder, identities=identities, vocabulary_size=vocabulary_size)
+        """Make the method for an encoder, heads freshly initialised."""
+        return cls(config, encoder, identities=identities, mask_id=mask_id, vocabulary_size=vocabulary_size)
 
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:
         """One training step.
