@@ -125,17 +125,17 @@ class Shot:
 
 
 TOP_COLORS = dict(
-    black=20, white=20, gray=12, red=8, blue=8, navy=6, lightblue=5, green=5, yellow=4, orange=3, purple=3, pink=5,
-    brown=3, beige=4,
+    black=23, white=25, gray=9, red=8, blue=5, navy=3, lightblue=3, green=5, yellow=4, orange=3, purple=4, pink=4,
+    brown=2, beige=3,
 )  # fmt: skip
 BOTTOM_COLORS = dict(
-    black=34, navy=10, blue=9, gray=14, beige=8, brown=7, white=7, green=3, red=2, lightblue=3, pink=2, purple=1,
+    black=40, navy=5, blue=3, gray=9, beige=9, brown=4, white=11, green=4, red=3, lightblue=2, pink=2, purple=2,
     yellow=1, orange=1,
 )  # fmt: skip
-SHOE_COLORS = dict(black=34, white=30, gray=10, brown=11, red=4, blue=3, navy=2, pink=2, beige=2, green=1, orange=1)
+SHOE_COLORS = dict(black=38, white=35, gray=5, brown=7, red=3, blue=3, navy=1, pink=3, beige=3, green=1, orange=1)
 BAG_COLORS = dict(
-    black=32, brown=10, gray=9, red=8, blue=6, navy=5, white=7, green=5, pink=4, beige=5, yellow=3, purple=3,
-    orange=2, lightblue=1,
+    black=36, brown=7, gray=5, red=6, blue=5, navy=3, white=9, green=6, pink=5, beige=6, yellow=4, purple=4,
+    orange=3, lightblue=1,
 )  # fmt: skip
 LIGHT_COLORS = ("white", "beige", "yellow", "lightblue", "pink")
 
@@ -161,10 +161,10 @@ def sample_person(generator: np.random.Generator) -> Person:
     )
     gray_haired = age == "old" and r.random() < 0.8
     hair_color = "gray" if gray_haired else pick(r, dict(black=50, brown=28, blond=16, red=6))
-    dress = female and r.random() < 0.17
-    top = "dress" if dress else pick(r, dict(tshirt=40, shirt=30, sweater=13, hoodie=10, tank=7 if female else 3))
+    dress = female and r.random() < 0.16
+    top = "dress" if dress else pick(r, dict(tshirt=47, shirt=36, sweater=9, hoodie=7, tank=5 if female else 2))
     outer = "none"
-    if top != "hoodie" and r.random() < 0.26:
+    if top != "hoodie" and r.random() < 0.21:
         outer = pick(r, dict(jacket=52, coat=18, blazer=14, puffer=16))
     top_color = pick(r, TOP_COLORS)
     pattern = pick(r, dict(solid=66, striped=9, plaid=7, dots=5, print=13))
@@ -181,11 +181,11 @@ def sample_person(generator: np.random.Generator) -> Person:
     if not dress:
         bottom = pick(
             r,
-            dict(trousers=30, jeans=24, shorts=22, skirt=14, leggings=10)
+            dict(trousers=36, jeans=20, shorts=24, skirt=14, leggings=6)
             if female
-            else dict(trousers=46, jeans=24, shorts=30),
+            else dict(trousers=48, jeans=21, shorts=31),
         )
-    jeans_colors = dict(blue=42, navy=26, lightblue=12, black=14, gray=6)
+    jeans_colors = dict(blue=48, navy=14, lightblue=8, black=22, gray=8)
     bag = pick(r, dict(none=40, backpack=24, shoulderbag=15, handbag=17 if female else 3, suitcase=3, shoppingbag=5))
     return Person(
         gender="f" if female else "m",
@@ -196,9 +196,9 @@ def sample_person(generator: np.random.Generator) -> Person:
         hair=hair,
         hair_color=hair_color,
         beard=bool(not female and r.random() < 0.2),
-        hat=pick(r, dict(none=90, cap=5, beanie=3, hat=2)),
+        hat=pick(r, dict(none=194, cap=3, beanie=2, hat=1)),
         hat_color=pick(r, BAG_COLORS),
-        eyewear=pick(r, dict(none=76, glasses=16, sunglasses=8)),
+        eyewear=pick(r, dict(none=68, glasses=26, sunglasses=6)),
         top=top,
         top_color=top_color,
         pattern=pattern,

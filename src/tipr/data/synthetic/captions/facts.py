@@ -34,20 +34,22 @@ NEIGHBOURS = {
 }
 DARK_COLORS = frozenset({"black", "navy", "brown"})
 """What a writer may sum up as `dark`."""
-DARK_SHARE = {"top": 0.03, "bottom": 0.12, "shoes": 0.08, "bag": 0.05}
+DARK_SHARE = {"top": 0.03, "bottom": 0.15, "shoes": 0.08, "bag": 0.05}
+BARE_JEANS = {"blue": 0.7, "navy": 0.3}
+"""Share of writers who leave out the colour of jeans, for jeans are blue."""
 GENERIC_SHOES = {"sneakers": 0.62, "leather": 0.6, "heels": 0.25, "boots": 0.0, "sandals": 0.0}
 GENERIC_BAG = {"backpack": 0.06, "shoulderbag": 0.25, "handbag": 0.16, "suitcase": 0.0, "shoppingbag": 0.1}
 MENTION = {
-    "bottom": 0.99,
+    "bottom": 1.1,
     "hat": 0.92,
     "bag": 0.9,
     "umbrella": 0.9,
-    "shoes": 0.86,
+    "shoes": 0.88,
     "inner": 0.85,
-    "phone": 0.7,
-    "eyewear": 0.62,
+    "phone": 0.6,
+    "eyewear": 0.7,
     "scarf": 0.7,
-    "hair": 0.46,
+    "hair": 0.43,
     "beard": 0.3,
     "pattern": 0.9,
     "pattern_color": 0.75,
@@ -58,7 +60,7 @@ MENTION = {
     "view": 0.16,
     "age": 0.4,
 }
-"""Chance of a mention by a writer who tells everything; each writer scales it by a level of detail."""
+"""Chance of a mention at full detail (above 1: said by nearly all); each writer scales it by a level of detail."""
 DETAIL = (0.7, 1.0)
 NEUTRAL_SHARE = 0.1
 """Share of writers who say "person" instead of man or woman."""
@@ -195,84 +197,106 @@ def view_of(shot: Shot) -> str:
     return "front" if shot.degrees < 50 or shot.degrees > 310 else "side"
 
 
+class _Witness:
+    """One writer looking at one photograph: a level of detail, and for every visible thing a chance to be named."""
+
+    def __init__(self, person: Person, shot: Shot, chance: Chance) -> None:
+        self.person = person
+        self.shot = shot
+        self.chance = chance
+        self.detail = DETAIL[0] + (DETAIL[1] - DETAIL[0]) * chance.draw()
+
+    def mentions(self, name: str, share: float = 1.0) -> bool:
+        return self.chance.below(MENTION[name] * self.detail * share)
+
+    def color(self, true: str) -> str:
+        return self.chance.pick(NEIGHBOURS[true]) if self.chance.below(COLOR_SLIP) else true
+
+    def garment(self, name: str, kind: str, true: str) -> Item:
+        if true in DARK_COLORS and self.chance.below(DARK_SHARE.get(name, 0.0)):
+            return Item(kind, "dark")
+        if kind == "jeans" and self.chance.below(BARE_JEANS.get(true, 0.0)):
+            return Item(kind)
+        named = kind == "shoes" or self.chance.below(MENTION["bag_color" if name == "bag" else "color"])
+        return Item(kind, self.color(true) if named else None)
+
+    def top(self) -> Item:
+        person = self.person
+        if person.has_outer:
+            return self.garment("top", person.outer, person.outer_color)
+        top = self.garment("top", person.top, person.top_color)
+        visible = person.pattern != "solid" and (person.pattern != "print" or self.shot.from_front)
+        if not visible or not self.mentions("pattern"):
+            return top
+        second = self.color(person.pattern_color) if self.chance.below(MENTION["pattern_color"]) else None
+        return Item(top.kind, top.color, person.pattern, None if second == top.color else second)
+
+    def inner(self) -> Item | None:
+        person, shot = self.person, self.shot
+        visible = person.has_outer and person.bottom != "none" and shot.outer_open and shot.from_front
+        return self.garment("inner", person.top, person.top_color) if visible and self.mentions("inner") else None
+
+    def bottom(self) -> Item | None:
+        person = self.person
+        in_dress = person.bottom == "none"
+        if (in_dress and not person.has_outer) or not self.mentions("bottom"):
+            return None
+        if in_dress:
+            return self.garment("bottom", "dress", person.top_color)
+        return self.garment("bottom", person.bottom, person.bottom_color)
+
+    def shoes(self) -> Item | None:
+        if not self.shot.feet_visible or not self.mentions("shoes"):
+            return None
+        vague = self.chance.below(GENERIC_SHOES[self.person.shoes])
+        return self.garment("shoes", "shoes" if vague else self.person.shoes, self.person.shoe_color)
+
+    def bag(self) -> Item | None:
+        person, shot = self.person, self.shot
+        hidden = (person.bag == "backpack" and shot.from_front) or (
+            person.bag == "handbag" and 60 < shot.degrees < 120  # the far side of the body
+        )
+        if person.bag == "none" or not self.mentions("bag", 0.75 if hidden else 1.0):
+            return None
+        vague = self.chance.below(GENERIC_BAG[person.bag])
+        return self.garment("bag", "bag" if vague else person.bag, person.bag_color)
+
+    def hair(self) -> Item | None:
+        person = self.person
+        hidden = person.hat != "none" and person.hair in ("bald", "bun")
+        if hidden or not self.mentions("hair"):
+            return None
+        named = person.hair != "bald" and self.chance.below(MENTION["hair_color"])
+        return Item(person.hair, person.hair_color if named else None)
+
+
 def facts(person: Person, shot: Shot, generator: np.random.Generator) -> Facts:
     """Draw what one writer mentions: visible things only, each with a chance, sometimes with a slip in the colour.
 
     Two calls for one photograph are two independent writers.
     """
     chance = Chance(generator)
-    low, high = DETAIL
-    detail = low + (high - low) * chance.draw()
-
-    def mention(name: str) -> bool:
-        return chance.below(MENTION[name] * detail)
-
-    def color(true: str) -> str:
-        return chance.pick(NEIGHBOURS[true]) if chance.below(COLOR_SLIP) else true
-
-    def garment(name: str, kind: str, true: str) -> Item:
-        said: str | None = color(true)
-        if true in DARK_COLORS and chance.below(DARK_SHARE.get(name, 0.0)):
-            said = "dark"
-        if kind == "jeans" and true == "blue" and chance.below(0.5):
-            said = None
-        return Item(kind, said if chance.below(MENTION["bag_color" if name == "bag" else "color"]) else None)
-
+    witness = _Witness(person, shot, chance)
     front = shot.from_front
-    outer = person.has_outer
-    in_dress = person.bottom == "none"
-    inner = bottom = shoes = hat = scarf = hair = bag = umbrella = None
-    if outer:
-        top = garment("top", person.outer, person.outer_color)
-        if in_dress:
-            bottom = garment("bottom", "dress", person.top_color) if mention("bottom") else None
-        elif shot.outer_open and front and mention("inner"):
-            inner = garment("inner", person.top, person.top_color)
-    else:
-        top = garment("top", person.top, person.top_color)
-        seen = front or person.pattern != "print"
-        if person.pattern != "solid" and seen and chance.below(MENTION["pattern"]):
-            second = color(person.pattern_color) if chance.below(MENTION["pattern_color"]) else None
-            top = Item(top.kind, top.color, person.pattern, None if second == top.color else second)
-    if not in_dress and mention("bottom"):
-        bottom = garment("bottom", person.bottom, person.bottom_color)
-    if shot.feet_visible and mention("shoes"):
-        vague = chance.below(GENERIC_SHOES[person.shoes])
-        shoes = garment("shoes", "shoes" if vague else person.shoes, person.shoe_color)
-        if shoes.kind == "shoes" and shoes.color is None:
-            shoes = Item("shoes", color(person.shoe_color))  # "shoes" alone says nothing
-    if person.hat != "none" and mention("hat"):
-        hat = garment("hat", person.hat, person.hat_color)
-    if person.scarf and mention("scarf"):
-        scarf = garment("scarf", "scarf", person.scarf_color)
-    hidden = person.hat != "none" and person.hair in ("bald", "bun")
-    if not hidden and mention("hair"):
-        named = person.hair != "bald" and chance.below(MENTION["hair_color"])
-        hair = Item(person.hair, person.hair_color if named else None)
-    if person.bag != "none":
-        share = MENTION["bag"]
-        if (person.bag == "backpack" and front) or (person.bag == "handbag" and 60 < shot.degrees < 120):
-            share *= 0.75  # mostly hidden by the body
-        if chance.below(share * detail):
-            vague = chance.below(GENERIC_BAG[person.bag])
-            bag = garment("bag", "bag" if vague else person.bag, person.bag_color)
-    if shot.hold == "umbrella" and mention("umbrella"):
-        umbrella = garment("umbrella", "umbrella", shot.umbrella_color)
+    neutral = chance.below(NEUTRAL_SHARE)
+    worn_hat = person.hat != "none" and witness.mentions("hat")
+    worn_scarf = person.scarf and witness.mentions("scarf")
+    umbrella = shot.hold == "umbrella" and witness.mentions("umbrella")
     return Facts(
-        gender="neutral" if chance.below(NEUTRAL_SHARE) else person.gender,
-        age=person.age if person.age != "adult" and mention("age") else "",
-        top=top,
-        inner=inner,
-        bottom=bottom,
-        shoes=shoes,
-        hat=hat,
-        scarf=scarf,
-        hair=hair,
-        beard=person.beard and front and mention("beard"),
-        eyewear=person.eyewear if person.eyewear != "none" and front and mention("eyewear") else "",
-        bag=bag,
-        umbrella=umbrella,
-        phone=shot.hold == "phone" and mention("phone"),
-        action=("walking" if shot.stride > 0.3 else "standing") if mention("action") else "",
-        view=view_of(shot) if mention("view") else "",
+        gender="neutral" if neutral else person.gender,
+        age=person.age if person.age != "adult" and not neutral and witness.mentions("age") else "",
+        top=witness.top(),
+        inner=witness.inner(),
+        bottom=witness.bottom(),
+        shoes=witness.shoes(),
+        hat=witness.garment("hat", person.hat, person.hat_color) if worn_hat else None,
+        scarf=witness.garment("scarf", "scarf", person.scarf_color) if worn_scarf else None,
+        hair=witness.hair(),
+        beard=person.beard and front and witness.mentions("beard"),
+        eyewear=person.eyewear if person.eyewear != "none" and front and witness.mentions("eyewear") else "",
+        bag=witness.bag(),
+        umbrella=witness.garment("umbrella", "umbrella", shot.umbrella_color) if umbrella else None,
+        phone=shot.hold == "phone" and witness.mentions("phone"),
+        action=("walking" if shot.stride > 0.3 else "standing") if witness.mentions("action") else "",
+        view=view_of(shot) if witness.mentions("view") else "",
     )
