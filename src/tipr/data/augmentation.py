@@ -37,15 +37,15 @@ class Augmentation(Section):
         channel: offset of each colour channel, drawn from +- this (1 is the full range).
     """
 
-    flip: float = Field(0.5, ge=0, le=1)
-    pad: int = Field(10, ge=0)
-    erase: float = Field(0.5, ge=0, le=1)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    pad: int = Field(default=10, ge=0)
+    erase: float = Field(default=0.5, ge=0, le=1)
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 3.3)
     erase_value: Literal["mean", "zero"] = "mean"
-    brightness: float = Field(0.0, ge=0, lt=1)
-    contrast: float = Field(0.0, ge=0, lt=1)
-    channel: float = Field(0.0, ge=0, lt=1)
+    brightness: float = Field(default=0.0, ge=0, lt=1)
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+    channel: float = Field(default=0.0, ge=0, lt=1)
 
     @property
     def jitters(self) -> bool:

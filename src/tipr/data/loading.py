@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -218,7 +219,7 @@ class _Keys(KeySampler[Key]):
             epoch, index = epoch + 1, 0
 
 
-def stream(source: BatchSource, *, epoch: int, index: int, workers: int, pin: bool = False) -> Iterator[TrainBatch]:
+def stream(source: BatchSource, *, epoch: int, index: int, workers: int) -> Iterator[TrainBatch]:
     """Batches in order without end, from batch `index` of `epoch` on; `workers` > 0 makes them ahead.
 
     One loader serves the whole run, so workers neither restart nor idle between epochs.
@@ -233,7 +234,6 @@ def stream(source: BatchSource, *, epoch: int, index: int, workers: int, pin: bo
         sampler=_Keys(source, epoch, index),
         num_workers=workers,
         collate_fn=_as_is,
-        pin_memory=pin,
         # its own generator: starting the loader must not advance the one that dropout draws from
         generator=torch.Generator(),
     )
@@ -250,5 +250,5 @@ def stream(source: BatchSource, *, epoch: int, index: int, workers: int, pin: bo
         yield made
 
 
-def _as_is(made: TrainBatch | TiprError) -> TrainBatch | TiprError:
+def _as_is(made: Any) -> Any:
     return made

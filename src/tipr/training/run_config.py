@@ -1,0 +1,279 @@
+"""`RunConfig`: everything that decides what a run does, one frozen, closed tree that the run folder keeps."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from tipr.config import Section
+from tipr.data.augmentation import Augmentation
+from tipr.data.datasets import DATASETS
+from tipr.data.samples import LANGUAGES
+from tipr.data.sampling import EpochUnit
+from tipr.encoders import ENCODERS
+from tipr.methods import METHODS
+
+if TYPE_CHECKING:
+    EncoderConfig = Any
+    MethodConfig = Any
+else:  # one section of each table entry, told apart by `name`
+    EncoderConfig = Annotated[reduce(or_, (kind.Config for kind in ENCODERS.values())), Field(discriminator="name")]
+    MethodConfig = Annotated[reduce(or_, (kind.Config for kind in METHODS.values())), Field(discriminator="name")]
+
+
+class SubwordTokenizerConfig(Section):
+    """A byte-level vocabulary, trained on the training captions when the run starts and stored with the model.
+
+    Attributes:
+        vocabulary_size: at most this many ids; the encoder's own `vocabulary_size` is set to what came out.
+        max_tokens: longest caption, start and end included; None: the encoder's.
+    """
+
+    kind: Literal["subword"] = "subword"
+    vocabulary_size: PositiveInt = 1500
+    max_tokens: PositiveInt | None = None
+
+
+class ClipTokenizerConfig(Section):
+    """CLIP's vocabulary with IRRA's mask token.
+
+    Attributes:
+        vocabulary: the user's copy of `bpe_simple_vocab_16e6.txt.gz`.
+        max_tokens: longest caption, start and end included; None: the encoder's.
+    """
+
+    kind: Literal["clip"] = "clip"
+    vocabulary: Path
+    max_tokens: PositiveInt | None = None
+
+
+TokenizerConfig = Annotated[SubwordTokenizerConfig | ClipTokenizerConfig, Field(discriminator="kind")]
+
+
+class Data(Section):
+    """What is learned from.
+
+    Attributes:
+        dataset: name in `DATASETS`.
+        root: folder of the data set, relative to the working directory.
+        languages: captions to use; None: all that are there.
+        epoch_unit: "caption": an epoch visits every (image, caption) pair once; "image": every image once, with one
+            of its captions, of any language, drawn for the epoch.
+        batch_size: samples of a step, over all processes.
+        workers: loader processes beside each training process; 0 makes batches in line.
+        mlm_probability: share of the caption tokens that MLM masks.
+        memory_gib: decoded images up to this much are kept in memory; a larger split is read from files each epoch.
+    """
+
+    dataset: str
+    root: Path
+    languages: tuple[str, ...] | None = None
+    epoch_unit: EpochUnit = "caption"
+    batch_size: PositiveInt = 64
+    workers: NonNegativeInt = 0
+    mlm_probability: float = Field(default=0.15, ge=0, le=1)
+    memory_gib: float = Field(default=8.0, ge=0)
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, dataset: str) -> str:
+        if dataset not in DATASETS:
+            raise ValueError(f"must be one of {', '.join(DATASETS)}")
+        return dataset
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, languages: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if languages is not None and (not languages or not set(languages) <= set(LANGUAGES)):
+            raise ValueError(f"must be some of {', '.join(LANGUAGES)}, or null for all")
+        return languages
+
+
+class RandomSampling(Section):
+    """A new permutation every epoch.
+
+    Attributes:
+        drop_last: leave out the last, shorter batch; the published recipe keeps it.
+    """
+
+    name: Literal["random"] = "random"
+    drop_last: bool = False
+
+
+class IdentitySampling(Section):
+    """Groups of samples of one person in every batch; all batches are full.
+
+    Attributes:
+        per_identity: K, samples of one person in a batch.
+    """
+
+    name: Literal["identity"] = "identity"
+    per_identity: PositiveInt = 4
+
+
+class Optimizer(Section):
+    """The optimiser; the defaults are the published recipe.
+
+    Attributes:
+        name: "adam" (decay coupled, L2), "adamw" (decoupled) or "sgd" (momentum is the first of `betas`).
+        lr: base learning rate; the method gives each parameter a factor.
+        betas: of Adam.
+        eps: of Adam. 1e-3 is part of the published method: with gradients well below it a step is momentum SGD.
+        weight_decay: base decay; the method gives each parameter a factor.
+        clip_grad_norm: largest Euclidean norm of the gradient; None: no limit.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: PositiveFloat = 1e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-3
+    weight_decay: float = Field(default=4e-5, ge=0)
+    clip_grad_norm: PositiveFloat | None = None
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("must be two numbers in [0, 1)")
+        return betas
+
+
+class Schedule(Section):
+    """Learning rate over the run (irra.md 7): linear warm-up, then half a cosine.
+
+    Attributes:
+        kind: "cosine", or "constant" after the warm-up.
+        unit: "epoch": one value for each epoch, as published; "step": a new value every step, for short runs.
+        warmup: W, in units of `unit`.
+        warmup_start: factor at the start of the warm-up.
+        final: factor that the cosine falls to.
+    """
+
+    kind: Literal["cosine", "constant"] = "cosine"
+    unit: Literal["epoch", "step"] = "epoch"
+    warmup: NonNegativeInt = 5
+    warmup_start: float = Field(default=0.1, ge=0, le=1)
+    final: float = Field(default=0.0, ge=0, le=1)
+
+
+class Selection(Section):
+    """Which weights become `best/`, and how often they are scored.
+
+    Attributes:
+        split: "val"; "test", only together with `select_on_test`; "last": no selection, the last epoch is the best.
+        select_on_test: says yes to choosing the epoch on the test split; the card and every report then show it.
+        every_epochs: epochs between two scorings; the last epoch is always scored.
+        batch_size: images or captions of an encoding pass.
+    """
+
+    split: Literal["val", "test", "last"] = "val"
+    select_on_test: bool = False
+    every_epochs: PositiveInt = 1
+    batch_size: PositiveInt = 256
+
+    @model_validator(mode="after")
+    def _asked_for(self) -> Self:
+        if (self.split == "test") != self.select_on_test:
+            raise ValueError("split: test needs select_on_test: true, and nothing else takes it")
+        return self
+
+
+class Checkpoints(Section):
+    """When the state of the run is written.
+
+    Attributes:
+        every_epochs: epochs between two checkpoints; the end of the run always writes one.
+        every_steps: further checkpoints inside epochs, this many steps apart; None: none.
+        keep: newest checkpoints that stay.
+    """
+
+    every_epochs: PositiveInt = 1
+    every_steps: PositiveInt | None = None
+    keep: int = Field(default=2, ge=1)
+
+
+class RunConfig(Section):
+    """One training run.
+
+    Attributes:
+        out: the run folder.
+        method, encoder, tokenizer, data, augmentation, sampler, optimizer, schedule, selection, checkpoints: sections.
+        start_from: model folder (or "demo") that gives first weights and tokenizer; None: from scratch.
+        epochs: length of the run; or
+        max_steps: length of the run in optimiser steps. Exactly one of the two.
+        max_minutes: stop early after this time, all sessions of the run together; the card then says so.
+        precision: "32"; "bf16" (float32 weights, bfloat16 autocast); "reference_half" (weights of linear, convolution
+            and attention modules held and updated in float16 without loss scaling, as the published code does).
+        ema: decay of a running mean of the encoder's weights, which is then what is scored and exported; None: none.
+        seed: of everything that is drawn.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        processes: training processes on this machine; each takes its share of the batch.
+        threads: CPU threads of each process; None: torch's choice.
+        log_every: steps between two lines of the journal; the only times the device is waited for.
+        compile: pass the method through `torch.compile` (needs a C++ compiler).
+        export_half: store `best/` and `last/` as float16.
+    """
+
+    out: Path
+    method: MethodConfig
+    encoder: EncoderConfig
+    tokenizer: TokenizerConfig
+    data: Data
+    augmentation: Augmentation = Augmentation()
+    sampler: Annotated[RandomSampling | IdentitySampling, Field(discriminator="name")] = RandomSampling()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    selection: Selection = Selection()
+    checkpoints: Checkpoints = Checkpoints()
+    start_from: str | None = None
+    epochs: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    max_minutes: PositiveFloat | None = None
+    precision: Literal["32", "bf16", "reference_half"] = "32"
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    seed: NonNegativeInt = 1
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    processes: PositiveInt = 1
+    threads: PositiveInt | None = None
+    log_every: PositiveInt = 20
+    compile: bool = False
+    export_half: bool = False
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _number(cls, precision: Any) -> Any:
+        return str(precision) if precision == 32 else precision  # YAML reads a bare 32 as a number
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("give exactly one of epochs and max_steps")
+        batch = self.data.batch_size
+        if batch % self.processes:
+            raise ValueError(f"data.batch_size {batch} is not a multiple of processes {self.processes}")
+        if isinstance(self.sampler, IdentitySampling) and batch % self.sampler.per_identity:
+            raise ValueError(
+                f"sampler.per_identity {self.sampler.per_identity} does not divide data.batch_size {batch}"
+            )
+        if self.max_steps is not None and self.schedule.unit == "epoch" and self.schedule.kind == "cosine":
+            raise ValueError("max_steps needs schedule.unit: step (a cosine over epochs needs epochs)")
+        if self.precision == "reference_half" and self.ema is not None:
+            raise ValueError("ema needs precision 32 or bf16")
+        tokens = self.tokenizer.max_tokens
+        if tokens is not None and tokens > self.encoder.max_tokens:
+            raise ValueError(f"tokenizer.max_tokens {tokens} is above encoder.max_tokens {self.encoder.max_tokens}")
+        return self
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest caption in tokens."""
+        return int(self.tokenizer.max_tokens or self.encoder.max_tokens)
+
+    @property
+    def trims(self) -> bool:
+        """Whether batches are cut at their longest caption: not where the method lets padding take part ("exact")."""
+        return getattr(self.method, "padding", "trimmed") != "exact"
