@@ -27,10 +27,10 @@ KEYS = ("image", "captions", "identity", "camera", "time", "box", "split", "tags
 """The keys of a record, in writing order."""
 TIME_PATTERN = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
-    r"(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+    r"(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])(?![\s\S])"
 )
-"""RFC 3339 date-time with an offset, without leap seconds."""
-IMAGE_PATTERN = r"^(?!/)(?![A-Za-z]:)(?!(.*/)?\.\.(/|$))[^\\\x00-\x1f\x7f]*[^\\/\x00-\x1f\x7f]$"
+"""RFC 3339 date-time with an offset, without leap seconds. Not `$` at the end: Python's would allow a line break."""
+IMAGE_PATTERN = r"^(?!/)(?![A-Za-z]:)(?!(.*/)?\.\.(/|$))[^\\\x00-\x1f\x7f]*[^\\/\x00-\x1f\x7f](?![\s\S])"
 """Relative path with forward slashes that stays below the manifest's folder."""
 
 

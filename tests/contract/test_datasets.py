@@ -1,0 +1,125 @@
+"""Every entry of `DATASETS` keeps the same promises, on a small set that the test writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tipr.data.datasets
+from tipr.data.datasets import DATASETS
+from tipr.data.manifest import Caption, Record, write_manifest
+from tipr.data.samples import LANGUAGES, DatasetReader
+from tipr.errors import DatasetError
+
+
+def records(folder: Path, *, split: str, first: int) -> list[Record]:
+    """Two people, two images each, one caption in every language."""
+    made = []
+    for position in range(4):
+        image = f"images/{split}/{position}.png"
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 8), (position, 0, 0)).save(folder / image)
+        captions = tuple(Caption(language, f"{language} {split} {position}") for language in LANGUAGES)
+        made.append(Record(image, captions, identity=first + position // 2, camera=f"c{position}", split=split))
+    return made
+
+
+def write_manifest_set(folder: Path) -> None:
+    splits = [records(folder, split=split, first=10 * n) for n, split in enumerate(("train", "val", "test"))]
+    write_manifest(folder / "manifest.jsonl", [record for made in splits for record in made])
+
+
+def write_synthetic_set(folder: Path) -> None:
+    write_manifest_set(folder)
+    write_manifest(folder / "paraphrase.jsonl", records(folder, split="test", first=20))
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {"manifest": write_manifest_set, "synthetic": write_synthetic_set}
+"""How to write a small set of each layout; a new data set adds its line here."""
+
+
+@pytest.fixture(params=list(DATASETS))
+def entry(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DatasetReader, Path]:
+    WRITERS[request.param](tmp_path)
+    return DATASETS[request.param], tmp_path
+
+
+def test_every_file_of_the_folder_is_listed() -> None:
+    folder = Path(tipr.data.datasets.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == {type(reader).__module__.rpartition(".")[2] for reader in DATASETS.values()}
+    assert set(WRITERS) == set(DATASETS)
+
+
+def test_every_split_loads_with_both_views(entry: tuple[DatasetReader, Path]) -> None:
+    reader, root = entry
+    for name in reader.facts.splits:
+        split = reader.load(root, name)
+        assert split.name == name
+        assert len(split.images) == 4
+        assert split.identity_count == 2
+        assert sorted(set(split.image_identity.tolist())) == [0, 1]
+        assert set(split.languages()) <= set(reader.facts.languages)
+        assert all(path.is_file() for path in split.images)
+        for sample in split.samples:
+            assert split.image_identity[sample.image_id] == sample.identity
+
+
+def test_languages_are_chosen(entry: tuple[DatasetReader, Path]) -> None:
+    reader, root = entry
+    split = reader.load(root, "test", ["de"])
+    assert split.languages() == ("de",)
+    assert len(split) == 4
+    with pytest.raises(DatasetError, match="unknown language"):
+        reader.load(root, "test", ["es"])
+
+
+def test_wrong_requests_are_one_line(entry: tuple[DatasetReader, Path]) -> None:
+    reader, root = entry
+    with pytest.raises(DatasetError, match="unknown split 'dev'; allowed: "):
+        reader.load(root, "dev")
+    with pytest.raises(DatasetError, match="nowhere"):
+        reader.load(root / "nowhere", "test")
+    (root / "images" / "test" / "2.png").unlink()
+    with pytest.raises(DatasetError, match="1 of 4 images are missing"):
+        reader.load(root, "test")
+
+
+def test_facts_are_complete() -> None:
+    for name, reader in DATASETS.items():
+        facts = reader.facts
+        assert facts.title, name
+        assert facts.licence, name
+        assert facts.layout, name
+        assert set(facts.languages) <= set(LANGUAGES)
+
+
+def test_a_manifest_without_splits_is_a_test_split(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 8)).save(tmp_path / "a.png")
+    record = Record("a.png", (Caption("en", "x"),), identity="anna")
+    write_manifest(tmp_path / "people.jsonl", [record])
+    reader = DATASETS["manifest"]
+    assert reader.load(tmp_path / "people.jsonl", "test").identity_map == {"anna": 0}
+    with pytest.raises(DatasetError, match="no record of split 'train'; splits there: test"):
+        reader.load(tmp_path / "people.jsonl", "train")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (Record("b.png", identity=1, split="train"), "1 identities of test are in train as well, such as 1"),
+        (Record("b.png", identity=2), "1 of 2 records have no split"),
+        (Record("b.png", split="test"), ":2: identity: missing"),
+        (Record("b.png", identity=2, box=(0, 0, 2, 2), split="test"), ":2: box: "),
+        (Record("a.png", identity=2, split="test"), "occurs twice"),
+    ],
+)
+def test_manifests_that_cannot_be_scored_are_refused(tmp_path: Path, second: Record, message: str) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (4, 8)).save(tmp_path / name)
+    write_manifest(tmp_path / "manifest.jsonl", [Record("a.png", identity=1, split="test"), second])
+    with pytest.raises(DatasetError, match=message):
+        DATASETS["manifest"].load(tmp_path, "test")
