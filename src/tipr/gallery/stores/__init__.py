@@ -1,1 +1,115 @@
-"""tipr gallery/stores"""
+"""Storage engines of a gallery: what a row is, what a store can do, and the table of engines.
+
+A new engine is one file with a `Store` and one line in `STORES`; `tests/contract/test_stores.py` runs over all of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+"""(x, y, width, height) in pixels of the upright picture."""
+
+COLUMNS = ("path", "sha256", "camera", "time", "box", "width", "height", "identity", "tags")
+"""What is known of a row besides its id, vector and thumbnail."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One picture of one person, as it is committed.
+
+    Attributes:
+        path: resolved path of the file.
+        sha256: hex digest of the file's bytes.
+        vector: (D,) float16, about unit length.
+        thumbnail: a small JPEG of what was encoded.
+        width, height: pixels of what was encoded (the crop when there is a box).
+        camera: name of the camera.
+        time: aware time of the photograph.
+        box: the crop.
+        identity: who is shown, where that is known.
+        tags: free words; `key=value` makes a column.
+    """
+
+    path: str
+    sha256: str
+    vector: NDArray[np.float16]
+    thumbnail: bytes
+    width: int
+    height: int
+    camera: str | None = None
+    time: datetime | None = None
+    box: Box | None = None
+    identity: int | str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Store(ABC):
+    """Rows on disk. Reads see the version of the last `refresh`, writes go after the newest one.
+
+    All methods raise `GalleryCorrupt` when what they read is damaged and `GalleryError` when a write fails; what was
+    committed before stays.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def create(cls, folder: Path, dim: int) -> Self:
+        """A new empty store of `dim`-wide vectors below an existing folder."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path, dim: int) -> Self:
+        """The store below `folder`, at its newest version."""
+
+    @abstractmethod
+    def refresh(self) -> int:
+        """Step to the newest version and return its number."""
+
+    @abstractmethod
+    def append(self, rows: Sequence[Row], first_id: int) -> None:
+        """Commit rows with the ids `first_id`, `first_id` + 1, ... at once: all of them or none."""
+
+    @abstractmethod
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) int64, rising."""
+
+    @abstractmethod
+    def vectors(self) -> NDArray[np.float16]:
+        """(N, D) float16, in the order of `ids`."""
+
+    @abstractmethod
+    def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Some of `COLUMNS`, each (N,) in the order of `ids`: `time` as datetime64[us] in UTC with NaT, `width` and
+        `height` as integers, all others as objects with None."""
+
+    @abstractmethod
+    def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
+        """The thumbnails of rows, in the order asked for; KeyError for an id that is not there."""
+
+    @abstractmethod
+    def erase(self, ids: Sequence[int]) -> None:
+        """Remove rows so that no byte of them stays in any file of the store."""
+
+    @abstractmethod
+    def maintain(self) -> None:
+        """Merge small pieces that many commits leave behind; nothing visible changes."""
+
+
+def _lance() -> type[Store]:
+    from tipr.gallery.stores.lance import LanceStore  # imports pyarrow: only when a gallery is used
+
+    return LanceStore
+
+
+STORES: dict[str, Callable[[], type[Store]]] = {"lance": _lance}
+"""Name in `gallery.json` -> function that imports and returns the class."""

@@ -1,0 +1,73 @@
+"""What a gallery holds, in numbers."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryInfo:
+    """What a gallery holds.
+
+    Attributes:
+        path: its folder.
+        count: rows.
+        people: different identities, where they are known.
+        cameras: rows of each camera; None for those without one.
+        first, last: earliest and latest time of a photograph.
+        model: "demo" or the model's folder.
+        fingerprint: of the model.
+        dim: width of a vector.
+        created: when the gallery was made.
+        bytes: size on disk.
+        version: of the table.
+    """
+
+    path: str
+    count: int
+    people: int
+    cameras: dict[str | None, int]
+    first: datetime | None
+    last: datetime | None
+    model: str
+    fingerprint: str
+    dim: int
+    created: str
+    bytes: int
+    version: int
+
+
+def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArray[Any]], version: int) -> GalleryInfo:
+    """Count what the columns `camera`, `time` and `identity` of all rows say."""
+    known = columns["time"][~np.isnat(columns["time"])]
+    model = settings["model"]
+    cameras = Counter(columns["camera"])
+    return GalleryInfo(
+        path=str(path),
+        count=len(columns["camera"]),
+        people=len({identity for identity in columns["identity"] if identity is not None}),
+        cameras=dict(sorted(cameras.items(), key=lambda item: (item[0] is None, item[0]))),
+        first=utc(known.min()) if len(known) else None,
+        last=utc(known.max()) if len(known) else None,
+        model=model["path"] or "(built in memory)",
+        fingerprint=model["fingerprint"],
+        dim=model["dim"],
+        created=settings["created"],
+        bytes=sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names),
+        version=version,
+    )
+
+
+def utc(value: np.datetime64) -> datetime:
+    """A time of the store as an aware datetime."""
+    plain: datetime = value.astype("datetime64[us]").item()
+    return plain.replace(tzinfo=UTC)

@@ -1,0 +1,288 @@
+"""From what a user names (files, folders, manifests) to pictures ready to encode; bad files become report lines."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tipr.data.images import ImageProblem, read_image, thumbnail
+from tipr.gallery.stores import Box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WIDE = 0.8
+"""A picture wider than this share of its height is hardly a crop of one standing person."""
+MAX_BYTES = 512 << 20
+"""Larger files are not read."""
+WINDOW = 96
+"""Files prepared ahead of the encoder."""
+
+Key = tuple[str, Box | None]
+"""What makes a picture the same picture: resolved path and box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture to add: a file as the user named it, and what is known about it."""
+
+    path: str
+    box: Box | None = None
+    camera: str | None = None
+    time: datetime | None = None
+    identity: int | str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was not added: where, why, and what to do."""
+
+    path: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A picture that the gallery has already; `stale` are ids of older contents of the same file."""
+
+    stale: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture ready to encode.
+
+    Attributes:
+        entry: what is known about it.
+        path: resolved path.
+        sha256: of the file's bytes.
+        picture: RGB at the encoder's size.
+        thumbnail: small JPEG of the crop.
+        width, height: of the crop, in pixels.
+        stale: ids of older contents of the same file, to be erased.
+    """
+
+    entry: Entry
+    path: str
+    sha256: str
+    picture: Image
+    thumbnail: bytes
+    width: int
+    height: int
+    stale: tuple[int, ...] = ()
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is too wide for a crop of one standing person."""
+        return self.width > WIDE * self.height
+
+
+Outcome = Prepared | Unchanged | Skipped
+Known = Mapping[Key, Mapping[str, Sequence[int]]]
+"""Path and box -> SHA-256 -> ids of rows in the gallery."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What `Gallery.add` did.
+
+    Attributes:
+        added: new rows.
+        unchanged: pictures that were there already.
+        skipped: files that could not be used, in the order met.
+        wide_images: how many of the added are wider than 0.8 of their height; person crops are expected.
+        replaced: older rows erased because their file has new content.
+    """
+
+    added: int = 0
+    unchanged: int = 0
+    skipped: tuple[Skipped, ...] = ()
+    wide_images: int = 0
+    replaced: int = 0
+
+
+def list_entries(
+    paths: Iterable[Path | str],
+    *,
+    recursive: bool = False,
+    manifests: Iterable[Path | str] = (),
+    camera: str | None = None,
+) -> tuple[list[Entry], list[Skipped]]:
+    """Expand what the user named, in the order given; folders sorted by name.
+
+    Args:
+        paths: image files, folders, and manifests (files that end in `.jsonl`).
+        recursive: descend into folders.
+        manifests: more manifests, whatever their names.
+        camera: camera of every picture that has none of its own.
+
+    Returns:
+        The pictures, and what cannot even be listed.
+
+    Raises:
+        DatasetError: a manifest cannot be read, or a line of it breaks a rule.
+    """
+    entries: list[Entry] = []
+    skipped: list[Skipped] = []
+    for path in [os.fspath(path) for path in paths]:
+        if path.lower().endswith(".jsonl"):
+            entries.extend(_manifest_entries(path, camera))
+        elif os.path.isdir(path):
+            found = _folder_entries(path, recursive, skipped)
+            entries.extend(Entry(name, camera=camera) for name in found)
+        else:
+            entries.append(Entry(path, camera=camera))
+    for path in [os.fspath(path) for path in manifests]:
+        entries.extend(_manifest_entries(path, camera))
+    return entries, skipped
+
+
+def prepare_all(
+    entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Image], *, workers: int = 2
+) -> Iterator[Outcome]:
+    """Read, check, crop and shrink pictures in background threads, a window ahead; results in the order of `entries`.
+
+    Args:
+        entries: what `list_entries` gave; consecutive ones of the same file are read once.
+        known: what the gallery holds.
+        shrink: RGB image -> RGB image at the encoder's size.
+        workers: threads.
+    """
+    groups = (list(group) for _, group in groupby(entries, key=lambda entry: entry.path))
+    waiting: deque[Future[list[Outcome]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for group in groups:
+            waiting.append(pool.submit(prepare, group, known, shrink))
+            if len(waiting) >= WINDOW:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def prepare(entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Image]) -> list[Outcome]:
+    """One file and the pictures taken from it: one outcome for each entry; never raises for a bad file."""
+    name = entries[0].path
+    try:
+        path = os.path.realpath(name)
+        path.encode("utf-8")
+        data = _read(name)
+        digest = hashlib.sha256(data).hexdigest()
+        image: Image | None = None
+        outcomes: list[Outcome] = []
+        for entry in entries:
+            versions = known.get((path, entry.box), {})
+            stale = tuple(i for sha256, ids in versions.items() if sha256 != digest for i in ids)
+            if digest in versions:
+                outcomes.append(Unchanged(stale))
+                continue
+            if image is None:
+                image = _decode(name, data)
+            outcomes.append(_picture(entry, image, shrink, path=path, sha256=digest, stale=stale))
+        return outcomes
+    except ImageProblem as problem:
+        reason = f"{problem.reason} ({problem.detail})" if problem.detail else problem.reason
+        return [Skipped(name, reason, problem.hint) for _ in entries]
+    except UnicodeEncodeError:
+        return [Skipped(name, "the name is not valid UTF-8", "rename the file or its folder") for _ in entries]
+    except ValueError:  # a NUL byte in the path
+        return [Skipped(name, "missing", "check the path") for _ in entries]
+
+
+def _picture(
+    entry: Entry, image: Image, shrink: Callable[[Image], Image], *, path: str, sha256: str, stale: tuple[int, ...]
+) -> Outcome:
+    if entry.box is not None:
+        x, y, width, height = entry.box
+        left, top = math.floor(x), math.floor(y)
+        right, bottom = min(math.ceil(x + width), image.width), min(math.ceil(y + height), image.height)
+        if left >= right or top >= bottom:
+            size = f"the picture is {image.width} x {image.height}"
+            return Skipped(entry.path, f"box {list(entry.box)} lies outside ({size})", "correct the box")
+        image = image.crop((left, top, right, bottom))
+    return Prepared(entry, path, sha256, shrink(image), thumbnail(image), image.width, image.height, stale)
+
+
+def _read(name: str) -> bytes:
+    try:
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ImageProblem(name, "unreadable", "not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageProblem(name, "too large", f"{status.st_size >> 20} MiB")
+        with open(name, "rb") as file:
+            return file.read(MAX_BYTES)
+    except FileNotFoundError:
+        raise ImageProblem(name, "missing") from None
+    except (OSError, ValueError) as error:
+        raise ImageProblem(name, "unreadable", getattr(error, "strerror", None) or str(error)) from None
+
+
+def _decode(name: str, data: bytes) -> Image:
+    file = io.BytesIO(data)
+    file.name = name
+    return read_image(file)
+
+
+def _manifest_entries(path: str, camera: str | None) -> list[Entry]:
+    from tipr.data.manifest import read_manifest
+
+    folder = Path(path).parent
+    return [
+        Entry(
+            path=str(folder / record.image),
+            box=None if record.box is None else (record.box[0], record.box[1], record.box[2], record.box[3]),
+            camera=record.camera or camera,
+            time=record.instant,
+            identity=record.identity,
+            tags=record.tags,
+        )
+        for record in read_manifest(path)
+    ]
+
+
+def _folder_entries(folder: str, recursive: bool, skipped: list[Skipped]) -> list[str]:
+    """Files of a folder; hidden ones, galleries and links to folders are passed over."""
+    found: list[str] = []
+    subfolders: list[str] = []
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        skipped.append(Skipped(folder, f"unreadable folder ({error.strerror})", "check its permissions"))
+        return found
+    for name in names:
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            continue
+        if os.path.isdir(path):
+            if not os.path.islink(path) and not is_gallery(path):
+                subfolders.append(path)
+        else:
+            found.append(path)
+    if recursive:
+        for path in subfolders:
+            found.extend(_folder_entries(path, recursive, skipped))
+    elif not found:
+        hint = "use --recursive to descend" if subfolders else "name a folder that holds pictures"
+        skipped.append(Skipped(folder, "no files in this folder", hint))
+    return found
+
+
+def is_gallery(path: Path | str) -> bool:
+    """Whether a folder is a gallery: its thumbnails and tables are no pictures to add."""
+    return os.path.isfile(os.path.join(path, "gallery.json"))

@@ -1,0 +1,114 @@
+"""The exact scan: every row that passes the filters is scored, then ordered by the one ordering rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipr.errors import ConfigError
+from tipr.metrics.ranking import full_order, stable_similarity, top_k
+
+BLOCK = 32_768
+"""Rows scored at a time, which bounds the memory of their conversion from half precision."""
+GROUPS = ("identity", "camera", "path", "sha256")
+"""Columns to group by, besides the keys of `key=value` tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result of a search: a similar appearance, not an identification.
+
+    Attributes:
+        id: the row's id.
+        score: cosine similarity of query and picture, float32 dot of the query with the stored half-precision vector.
+        metadata: `path, sha256, camera, time` (RFC 3339, UTC), `box, width, height, identity, tags`, and `band`, a key
+            of `tipr.gallery.bands.BAND_NAMES`: how far the score stands out in this gallery.
+    """
+
+    id: int
+    score: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def scores(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Similarity of one query with every row; the same bits however rows are selected or blocked.
+
+    Args:
+        vectors: (N, D) float16.
+        query: (D,) float32.
+
+    Returns:
+        (N,) float32.
+    """
+    result = np.empty(len(vectors), dtype=np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        result[start : start + BLOCK] = stable_similarity(query, vectors[start : start + BLOCK])
+    return result
+
+
+def rank(
+    found: NDArray[np.float32],
+    k: int,
+    *,
+    keep: NDArray[np.bool_] | None = None,
+    groups: Sequence[Any] | None = None,
+) -> NDArray[np.int64]:
+    """The k best rows: score falling, ties by rising position.
+
+    Args:
+        found: (N,) float32 scores, in the order of the rows' ids.
+        k: how many, >= 1.
+        keep: (N,) bool, rows that take part; all when None.
+        groups: N hashable values; only the best row of each value is kept. None groups with nothing.
+
+    Returns:
+        (at most k,) int64 positions, best first.
+    """
+    candidates: NDArray[np.int64] = np.arange(len(found)) if keep is None else np.flatnonzero(keep)
+    taking_part = found[candidates]
+    if groups is not None:
+        return candidates[_best_of_groups(full_order(taking_part), candidates, groups, k)]
+    return candidates[top_k(taking_part, k)]
+
+
+def group_values(column: str, columns: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """The value of each row that `rank` groups by.
+
+    Args:
+        column: one of `GROUPS`, or a key of `key=value` tags.
+        columns: `GROUPS` and `tags`, each (N,).
+
+    Returns:
+        N values, None where a row has none.
+
+    Raises:
+        ConfigError: no row has such a column.
+    """
+    if column in GROUPS:
+        return list(columns[column])
+    pairs = [dict(tag.split("=", 1) for tag in tags if "=" in tag) for tags in columns["tags"]]
+    keys = sorted({key for pair in pairs for key in pair})
+    if column not in keys:
+        raise ConfigError(f"group_by: no column {column!r}; there are {', '.join([*GROUPS, *keys])}")
+    return [pair.get(column) for pair in pairs]
+
+
+def _best_of_groups(
+    order: NDArray[np.int64], candidates: NDArray[np.int64], groups: Sequence[Any], k: int
+) -> NDArray[np.int64]:
+    seen: set[Any] = set()
+    best: list[int] = []
+    for place in order:
+        group = groups[candidates[place]]
+        if group is not None:
+            if group in seen:
+                continue
+            seen.add(group)
+        best.append(int(place))
+        if len(best) == k:
+            break
+    return np.array(best, dtype=np.int64)

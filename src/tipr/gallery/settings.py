@@ -1,0 +1,52 @@
+"""`gallery.json`: what a gallery is made of, and which model filled it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tipr.errors import GalleryCorrupt, GalleryError
+from tipr.gallery.stores import STORES
+
+FORMAT = 1
+"""Version of a gallery's folder; another one is refused."""
+NAME = "gallery.json"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`), `created`, `next_id`.
+
+    Raises:
+        GalleryError: there is no gallery, or one of another format.
+        GalleryCorrupt: the file is damaged.
+    """
+    if not path.exists():
+        raise GalleryError(f"no gallery at {path}: make one with `tipr index create`")
+    if not path.is_dir() or not (path / NAME).is_file():
+        raise GalleryError(f"{path} is not a gallery: it has no {NAME}")
+    try:
+        settings = json.loads((path / NAME).read_text(encoding="utf-8"))
+        model = settings["model"]
+        number, store, valid = settings["format"], settings["store"], isinstance(settings["created"], str)
+        valid = valid and isinstance(model["fingerprint"], str) and isinstance(settings["next_id"], int)
+        valid = valid and isinstance(model["dim"], int) and model["dim"] > 0 and isinstance(model["path"], str | None)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise GalleryCorrupt(f"gallery {path} is damaged: {NAME} cannot be read ({type(error).__name__})") from None
+    if number != FORMAT or store not in STORES:
+        raise GalleryError(f"gallery {path} has format {number!r} ({store!r}); this version of tipr reads {FORMAT}")
+    if not valid:
+        raise GalleryCorrupt(f"gallery {path} is damaged: {NAME} holds values of the wrong kind")
+    checked: dict[str, Any] = settings
+    return checked
+
+
+def write_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings in one step: a reader sees the old ones or the new ones."""
+    draft = path / f".{NAME}.draft"
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path / NAME)

@@ -1,0 +1,259 @@
+"""Rows in one Lance table: vector, metadata and thumbnail of a row together, so that one commit covers all.
+
+Tables are made and filled through `lancedb`. Reading and erasing go through `lance` (pylance), the library inside it,
+pinned to the same release: it opens a table in a fifth of the time, which is what a one-shot search waits for, and
+it alone can remove the bytes of deleted rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tipr.errors import GalleryCorrupt, GalleryError
+from tipr.gallery.stores import Row, Store
+
+TABLE = "people"
+FRAGMENTS = 24
+"""More pieces than this are merged by `maintain`."""
+ROWS_PER_FRAGMENT = 100_000
+"""Larger pieces are left alone, which bounds what one merge or one erasure rewrites."""
+HISTORY = timedelta(minutes=2)
+"""Old versions are kept this long by `maintain`, for processes that are reading them."""
+RETRIES = 5
+"""Attempts of a maintenance step that met another commit."""
+
+
+class LanceStore(Store):
+    """The Lance table `people` below a gallery's folder."""
+
+    name: ClassVar[str] = "lance"
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self._folder = folder
+        self._dim = dim
+        self._place = folder / f"{TABLE}.lance"
+        with self._reading():
+            self._dataset = lance.dataset(str(self._place))
+            if self._dataset.schema != _schema(dim):
+                raise GalleryCorrupt(f"gallery {folder} is damaged: its table has other columns than a gallery's")
+
+    @classmethod
+    def create(cls, folder: Path, dim: int) -> Self:
+        """A new empty table."""
+        import lancedb
+
+        lancedb.connect(str(folder)).create_table(TABLE, schema=_schema(dim))
+        return cls(folder, dim)
+
+    @classmethod
+    def open(cls, folder: Path, dim: int) -> Self:
+        """The table at its newest version."""
+        if not (folder / f"{TABLE}.lance").is_dir():
+            raise GalleryCorrupt(f"gallery {folder} is damaged: its table {TABLE}.lance is missing")
+        return cls(folder, dim)
+
+    def refresh(self) -> int:
+        """Step to the newest version."""
+        with self._reading():
+            self._dataset = lance.dataset(str(self._place))
+            version: int = self._dataset.version
+        return version
+
+    def append(self, rows: Sequence[Row], first_id: int) -> None:
+        """One commit; on disk, not only in the system's cache, when this returns."""
+        import lancedb
+
+        start = time.time()
+        with self._writing():
+            table = lancedb.connect(str(self._folder)).open_table(TABLE)
+            table.add(_batch(rows, first_id, self._dim))
+            self._sync(since=start - 2)
+        self.refresh()
+
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) int64, rising."""
+        ids = self._read(["id"])["id"].to_numpy()
+        return np.asarray(ids, dtype=np.int64)
+
+    def vectors(self) -> NDArray[np.float16]:
+        """(N, D) float16."""
+        column = self._read(["vector"])["vector"]
+        if not len(column):
+            return np.empty((0, self._dim), dtype=np.float16)
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat, dtype=np.float16).reshape(-1, self._dim)
+
+    def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Columns in the order of `ids`."""
+        table = self._read(names)
+        return {name: _column(name, table[name]) for name in names}
+
+    def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
+        """Thumbnails in the order asked for."""
+        if not ids:
+            return []
+        wanted = ", ".join(str(int(i)) for i in ids)
+        with self._reading():
+            table = self._dataset.to_table(columns=["id", "thumbnail"], filter=f"id IN ({wanted})")
+        found = dict(zip(table["id"].to_pylist(), table["thumbnail"].to_pylist(), strict=True))
+        return [found[int(i)] for i in ids]
+
+    def erase(self, ids: Sequence[int]) -> None:
+        """Delete, rewrite the files that held the rows, then drop every older version.
+
+        Deletion names rows by id alone: its predicate is written into the table's history.
+        """
+        if not ids:
+            return
+        wanted = ", ".join(str(int(i)) for i in ids)
+        start = time.time()
+        with self._writing():
+            self._retry(lambda: self._newest().delete(f"id IN ({wanted})"))
+            self._retry(
+                lambda: self._newest().optimize.compact_files(
+                    target_rows_per_fragment=ROWS_PER_FRAGMENT, materialize_deletions_threshold=0.0
+                )
+            )
+            # the caller holds the gallery's lock, so no other writer has files that are not yet committed
+            self._retry(lambda: self._newest().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True))
+            self._sync(since=start - 2)
+        self.refresh()
+
+    def maintain(self) -> None:
+        """Merge fragments once there are many of them."""
+        with self._writing():
+            if len(self._newest().get_fragments()) > FRAGMENTS:
+                self._retry(lambda: self._newest().optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT))
+                self._retry(lambda: self._newest().cleanup_old_versions(older_than=HISTORY))
+        self.refresh()
+
+    def _newest(self) -> Any:
+        return lance.dataset(str(self._place))
+
+    def _read(self, names: Sequence[str]) -> pa.Table:
+        with self._reading():
+            table = self._dataset.to_table(columns=["id", *(name for name in names if name != "id")])
+        ids = table["id"].to_numpy()
+        if len(ids) and (np.diff(ids) <= 0).any():  # a merge need not keep the order
+            table = table.take(pa.array(np.argsort(ids, kind="stable")))
+        return table
+
+    def _retry(self, step: Any) -> None:
+        for attempt in range(RETRIES):
+            try:
+                step()
+                return
+            except (OSError, RuntimeError) as error:
+                if attempt + 1 == RETRIES or "conflict" not in str(error).lower():
+                    raise
+                time.sleep(0.1 * 2**attempt)
+
+    def _sync(self, since: float) -> None:
+        """Force new files and their folders to disk: Lance itself never does."""
+        for folder, _, names in os.walk(self._place):
+            for path in [os.path.join(folder, name) for name in names] + [folder]:
+                if path == folder or os.stat(path).st_mtime >= since:
+                    handle = os.open(path, os.O_RDONLY)
+                    try:
+                        os.fsync(handle)
+                    finally:
+                        os.close(handle)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+            raise GalleryCorrupt(f"gallery {self._folder} is damaged: {_line(error)}") from None
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # how the Rust side reports some damaged files
+                raise GalleryCorrupt(f"gallery {self._folder} is damaged: {_line(error)}") from None
+            raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+            raise GalleryError(f"cannot write to gallery {self._folder}: {_line(error)}") from None
+
+
+def _schema(dim: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), dim), nullable=False),
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("sha256", pa.string(), nullable=False),
+            pa.field("camera", pa.string()),
+            pa.field("time", pa.timestamp("us", tz="UTC")),
+            pa.field("box", pa.string()),  # JSON, as are identity and tags: small, and any shape survives
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("identity", pa.string()),
+            pa.field("tags", pa.string()),
+            pa.field("thumbnail", pa.binary(), nullable=False),
+        ]
+    )
+
+
+def _batch(rows: Sequence[Row], first_id: int, dim: int) -> pa.RecordBatch:
+    vectors = np.stack([row.vector for row in rows])
+    if vectors.shape != (len(rows), dim) or vectors.dtype != np.float16:
+        raise ValueError(f"vectors must be ({len(rows)}, {dim}) float16, not {vectors.shape} {vectors.dtype}")
+    values: dict[str, Any] = {
+        "id": pa.array(range(first_id, first_id + len(rows)), pa.int64()),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float16()), dim),
+        "path": [row.path for row in rows],
+        "sha256": [row.sha256 for row in rows],
+        "camera": [row.camera for row in rows],
+        "time": [row.time for row in rows],
+        "box": [_json(row.box) for row in rows],
+        "width": [row.width for row in rows],
+        "height": [row.height for row in rows],
+        "identity": [_json(row.identity) for row in rows],
+        "tags": [_json(row.tags or None) for row in rows],
+        "thumbnail": [row.thumbnail for row in rows],
+    }
+    schema = _schema(dim)
+    arrays = [
+        column if isinstance(column := values[field.name], pa.Array) else pa.array(column, field.type)
+        for field in schema
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _column(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
+    if name == "time":
+        return np.asarray(column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
+    if name in ("width", "height"):
+        return np.asarray(column.to_numpy(), dtype=np.int64)
+    values = np.empty(len(column), dtype=object)
+    structured = name in ("box", "identity", "tags")
+    for position, text in enumerate(column.to_pylist()):
+        value = json.loads(text) if structured and text is not None else text
+        if name == "tags" and value is None:
+            value = []
+        values[position] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
