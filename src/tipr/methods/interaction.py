@@ -20,6 +20,17 @@ def default_heads(width: int) -> int:
     return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    """Scaled dot-product attention; (B, H, L, d) queries, (B, H, M, d) keys and values, `allowed` (B, 1, 1, M) bool.
+
+    On the CPU torch's fused kernel with a mask takes about three times as long, backward included, as writing it out.
+    """
+    if allowed is None or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1).to(value.dtype) @ value
+
+
 class Attention(nn.Module):
     """Multi-head attention with one fused input projection; no dropout."""
 
@@ -42,8 +53,7 @@ class Attention(nn.Module):
             q = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
             k, v = F.linear(source, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         q, k, v = (x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
-        allowed = None if mask is None else mask[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        mixed = attend(q, k, v, None if mask is None else mask[:, None, None, :])
         return self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -70,11 +80,18 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, L, D) -> (B, L, D); `mask` (B, L) bool, True at tokens that count, None: all."""
+    def look(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The first half: (B, L, D) -> (B, L, D); `mask` (B, L) bool, True at tokens that count, None: all."""
         normed = self.ln_1(x)
-        x = x + self.attn(normed, normed, mask)
+        return x + self.attn(normed, normed, mask)  # type: ignore[no-any-return]
+
+    def think(self, x: Tensor) -> Tensor:
+        """The second half, token by token: (..., D) -> (..., D)."""
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return self.think(self.look(x, mask))
 
 
 class Transformer(nn.Module):
@@ -84,11 +101,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        for block in self.resblocks:
+    def forward(self, x: Tensor, mask: Tensor | None, position: Tensor | None) -> Tensor:
+        """(B, L, D) -> (B, L, D), or (K, D) at the (K,) flat positions asked for."""
+        *blocks, last = self.resblocks
+        for block in blocks:
             x = block(x, mask)
-        return x
+        assert isinstance(last, Block)
+        x = last.look(x, mask)
+        # nothing after the last attention mixes tokens, so the rest is computed where it is read
+        return last.think(x if position is None else x.flatten(0, 1)[position])
 
 
 class InteractionEncoder(nn.Module):
@@ -120,7 +141,9 @@ class InteractionEncoder(nn.Module):
             nn.init.normal_(attention.in_proj_weight, std=width**-0.5)
             nn.init.normal_(attention.out_proj.weight, std=narrow)
 
-    def forward(self, text: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text: Tensor, image: Tensor, mask: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
         """Fuse the tokens of (masked) captions with the tokens of their images.
 
         Args:
@@ -128,12 +151,13 @@ class InteractionEncoder(nn.Module):
             image: (B, M, D) projected image tokens, class token included.
             mask: (B, L) bool, True at tokens that the self-attention may see; None: all, padding included, which is
                 what the published models do. There is no residual connection around the cross-attention.
+            position: (K,) int64 positions in the flattened B * L tokens that are wanted; None: all.
 
         Returns:
-            (B, L, D) fused tokens.
+            (B, L, D) fused tokens, or (K, D) at the positions.
         """
         fused = self.cross_attn(self.ln_pre_t(text), self.ln_pre_i(image))
-        return self.ln_post(self.cross_modal_transformer(fused, mask))  # type: ignore[no-any-return]
+        return self.ln_post(self.cross_modal_transformer(fused, mask, position))  # type: ignore[no-any-return]
 
 
 class MlmHead(nn.Module):

@@ -172,10 +172,9 @@ class Irra(Method):
     def _mlm(self, image: Encoded, text: Encoded, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
         """MLM loss and accuracy; the vocabulary is scored at labelled positions only."""
         mask = text.mask if self.config.padding == "trimmed" else None
-        fused = self.interaction(text.tokens, image.tokens, mask).flatten(0, 1)
         position = labelled_positions(labels, capacity=self.config.mlm_capacity)
         target = labels.flatten()[position.clamp(min=0)].masked_fill(position < 0, IGNORE)
-        logits = self.mlm_head(fused[position.clamp(min=0)])
+        logits = self.mlm_head(self.interaction(text.tokens, image.tokens, mask, position.clamp(min=0)))
         count = context.reduce_sum((target != IGNORE).sum())
         loss = mlm_loss(logits, target, ignore_index=IGNORE, count=count) * context.process_count
         correct = context.reduce_sum((logits.detach().argmax(dim=-1) == target).sum())
