@@ -1,5 +1,6 @@
 """Retrieval metrics and the one ordering rule; torch and NumPy only, no configuration, no files, no logging."""
 
+from tipr.metrics.chance import chance_metrics
 from tipr.metrics.ranking import full_order, stable_similarity, top_k
 from tipr.metrics.retrieval import (
     QueryResults,
@@ -13,6 +14,7 @@ from tipr.metrics.retrieval import (
 __all__ = [
     "QueryResults",
     "RetrievalMetrics",
+    "chance_metrics",
     "full_order",
     "query_results",
     "query_results_from_features",
