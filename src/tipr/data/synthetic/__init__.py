@@ -1,1 +1,1 @@
-"""tipr data/synthetic"""
+"""Rendered people: attributes, the renderer, captions in four languages and the benchmark built from them."""

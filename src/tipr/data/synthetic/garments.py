@@ -1,0 +1,493 @@
+"""Limbs and what is worn on them: trousers, skirts, shoes, tops, sleeves, open and closed outer garments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tipr.data.synthetic.attributes import Person, Shot
+from tipr.data.synthetic.body import Arm, Leg, Pose
+from tipr.data.synthetic.geometry import Figure, Paint, Surface
+from tipr.data.synthetic.materials import Cloth, Denim, Detail, Plain, Skin, Weave, mix, step
+from tipr.data.synthetic.palette import SKIN, Floats, colour, dye
+
+F = np.float32
+HEMS = {"tshirt": 0.475, "shirt": 0.465, "sweater": 0.475, "hoodie": 0.465, "tank": 0.48, "dress": 0.56}
+LOOSE = {"tshirt": 0.008, "shirt": 0.009, "sweater": 0.012, "hoodie": 0.016, "tank": 0.004, "dress": 0.005}
+OUTER_HEMS = {"jacket": 0.475, "coat": 0.31, "blazer": 0.445, "puffer": 0.46}
+OUTER_LOOSE = {"jacket": 0.019, "coat": 0.022, "blazer": 0.017, "puffer": 0.032}
+SLEEVE_LOOSE = {"jacket": 0.012, "coat": 0.014, "blazer": 0.010, "puffer": 0.022}
+SKIRT_HEMS = {"short": 0.365, "knee": 0.265, "long": 0.11}
+
+
+@dataclass(frozen=True, slots=True)
+class Wardrobe:
+    """Dyes and weaves of one person, drawn in a fixed order so that every photograph shows the same clothes."""
+
+    skin: Floats
+    top: Weave
+    outer: Weave
+    bottom: Weave
+    shoes: Floats
+    bag: Weave
+    hat: Weave
+    scarf: Weave
+    flare: float
+    tights: bool
+    long_sleeves: bool
+
+    @classmethod
+    def of(cls, person: Person) -> Wardrobe:
+        dyes = {
+            name: dye(np.random.default_rng([person.seed, number]), getattr(person, name))
+            for number, name in enumerate(
+                ("top_color", "pattern_color", "outer_color", "bottom_color", "shoe_color", "bag_color", "hat_color",
+                 "scarf_color")
+            )
+        }  # fmt: skip
+        random = np.random.default_rng([person.seed, 100])
+        return cls(
+            skin=colour(*SKIN[person.skin]),
+            top=Weave.draw(random, dyes["top_color"], person.pattern, dyes["pattern_color"]),
+            outer=Weave.draw(random, dyes["outer_color"]),
+            bottom=Weave.draw(random, dyes["bottom_color"]),
+            shoes=dyes["shoe_color"],
+            bag=Weave.draw(random, dyes["bag_color"]),
+            hat=Weave.draw(random, dyes["hat_color"]),
+            scarf=Weave.draw(random, dyes["scarf_color"]),
+            flare=float(random.random()),
+            tights=bool(random.random() < 0.25),
+            long_sleeves=bool(random.random() < 0.72),
+        )
+
+
+def _limb(leg: Leg, rows: list[tuple[float, float, float, float]]) -> list[tuple[float, ...]]:
+    """Rings along a leg from (share, radius sideways, radius across, forward shift)."""
+    rings = []
+    for share, a, b, shift in rows:
+        x, y, z = leg.at(share)
+        rings.append((x, y, z + shift, a, b))
+    return rings
+
+
+def add_legs(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> None:
+    """Both legs with trousers or bare, and the shoes."""
+    g = 0.4 + 0.6 * pose.girth
+    f = 1.04 if pose.female else 1.0
+    cloth: Paint = Cloth(wardrobe.bottom, crease=0.13, girth=0.05)
+    if person.bottom == "jeans":
+        cloth = Denim(wardrobe.bottom.colour, wardrobe.bottom.shift)
+    elif person.bottom == "leggings":
+        cloth = Cloth(wardrobe.bottom, crease=0.04, girth=0.05, gloss=0.05)
+    skin: Paint = Skin(wardrobe.skin)
+    if wardrobe.tights and person.bottom == "skirt":
+        skin = Plain(wardrobe.skin * F(0.25) + colour(40, 38, 42) * F(0.75), gloss=0.05)
+    for leg in pose.legs:
+        bare = [
+            (0.04, 0.047 * g * f, 0.052 * g, -0.002),
+            (0.22, 0.053 * g * f, 0.060 * g, -0.001),
+            (0.50, 0.051 * g * f, 0.056 * g, 0.004),
+            (0.88, 0.039 * g, 0.041 * g, 0.003),
+            (1.0, 0.037 * g, 0.040 * g, 0.003),
+            (1.3, 0.037 * g, 0.042 * g, -0.008),
+            (1.65, 0.028 * g, 0.030 * g, -0.007),
+            (1.92, 0.020 * g, 0.023 * g, -0.004),
+            (2.05, 0.020 * g, 0.024 * g, -0.002),
+        ]
+        if person.bottom in ("trousers", "jeans", "leggings"):
+            ease = {"trousers": 0.010 + 0.008 * wardrobe.flare, "jeans": 0.007, "leggings": 0.001}[person.bottom]
+            wide = {"trousers": 0.018 + 0.012 * wardrobe.flare, "jeans": 0.011, "leggings": 0.001}[person.bottom]
+            loose = [
+                (s, a + ease * min(1.0, 0.3 + s) + wide * max(0.0, s - 1.0), b + ease + wide * max(0.0, s - 1.0), z)
+                for s, a, b, z in bare[:-1]
+            ]
+            loose.append((2.0 if person.bottom != "leggings" else 1.95, *loose[-1][1:]))
+            loose[-2] = (1.85, *loose[-2][1:])
+            figure.tube(_limb(leg, loose), cloth, ends=(0.6, 0.15))
+            if person.bottom == "leggings":
+                figure.tube(_limb(leg, [(1.9, 0.0195, 0.0225, -0.004), (2.05, 0.019, 0.023, 0)]), Skin(wardrobe.skin))
+        else:
+            hidden = {"shorts": 3, "skirt": 1, "none": 1}[person.bottom]
+            figure.tube(_limb(leg, bare[hidden - 1 :]), skin, ends=(0.2, 0.3))
+            if person.bottom == "shorts":
+                hem = 0.80 + 0.1 * wardrobe.flare
+                shorts = [
+                    (0.04, 0.047 * g * f, 0.054 * g, -0.002),
+                    (0.22, 0.058 * g * f, 0.064 * g, -0.001),
+                    (0.50, 0.062 * g * f, 0.068 * g, 0.003),
+                    (hem, 0.061 * g, 0.066 * g, 0.003),
+                ]
+                figure.tube(_limb(leg, shorts), cloth, ends=(0.5, 0.12))
+        add_shoe(figure, leg, person, wardrobe)
+
+
+@dataclass(frozen=True, slots=True)
+class ShoePaint:
+    """Upper, sole, and what tells the kinds apart: laces, straps, shine."""
+
+    kind: str
+    upper: Floats
+    skin: Floats
+    ankle: Floats
+    gloss: float
+
+    def __call__(self, surface: Surface) -> Floats:
+        n = len(surface.angle)
+        colours = np.broadcast_to(self.upper, (n, 3)).astype(F)
+        low, along = np.sin(surface.angle), surface.along
+        if self.kind == "sneakers":
+            light = self.upper.mean() > 0.6
+            top = step(low - F(0.72), 0.1) * step(F(0.105) - along, 0.004) * step(along - F(0.05), 0.004)
+            laces = step(np.sin(along * F(2 * np.pi / 0.014)), 0.4)
+            tone = colour(150, 150, 155) if light else colour(226, 226, 224)
+            colours = mix(colours, top * laces * F(0.8), tone)
+            flash = step(F(0.006) - np.abs(along - F(0.06) - F(0.02) * low), 0.003) * step(F(0.55) - np.abs(low), 0.1)
+            colours = mix(colours, flash * F(0.55), tone)
+            return mix(colours, step(-low - F(0.5), 0.12), colour(206, 206, 204) if light else colour(232, 232, 228))
+        if self.kind == "sandals":
+            open_skin = step(F(0.5) - np.abs((along / F(0.044)) % 1 - F(0.5)) * F(1.9), 0.12)
+            edge = step(F(0.09) - np.abs(np.abs((along / F(0.044)) % 1 - F(0.5)) - F(0.263)), 0.05)
+            shaded = self.skin * (1 - F(0.35) * edge)[:, None]
+            colours = mix(shaded, 1 - open_skin, self.upper)
+            return mix(colours, step(-low - F(0.45), 0.12), self.upper * F(0.6))
+        if self.kind == "heels":
+            instep = step(low - F(0.15), 0.15) * step(F(0.088) - along, 0.004) * step(along - F(0.012), 0.004)
+            colours = mix(colours, instep, self.skin)
+        if self.kind == "leather":
+            seam = step(F(0.0022) - np.abs(along - F(0.118)), 0.002) * step(low - F(0.0), 0.2)
+            colours = mix(colours, seam * F(0.6), self.upper * F(0.5))
+        return mix(colours, step(-low - F(0.62), 0.1), self.upper * F(0.45) + F(0.02))
+
+
+def add_shoe(figure: Figure, leg: Leg, person: Person, wardrobe: Wardrobe) -> None:
+    """One foot in its shoe; the lower side is closed, so a lifted foot shows a sole."""
+    kind, dye_ = person.shoes, wardrobe.shoes
+    ankle, ahead = leg.ankle, leg.foot / np.linalg.norm(leg.foot)
+    up = np.array([-ahead[0] * ahead[1], 1 - ahead[1] ** 2, -ahead[1] * ahead[2]])
+    up /= np.linalg.norm(up)
+    size = 0.94 if person.gender == "f" else 1.03
+    thick = {"sneakers": 1.1, "boots": 1.15, "sandals": 0.86, "leather": 0.95, "heels": 0.8}[kind]
+    profile = (
+        # ahead of the ankle, half width, half height
+        (-0.040, 0.020, 0.021),
+        (-0.018, 0.0245, 0.0255),
+        (0.012, 0.0265, 0.0265),
+        (0.050, 0.0300, 0.0205),
+        (0.085, 0.0320, 0.0160),
+        (0.105, 0.0270 if kind not in ("leather", "heels") else 0.020, 0.0125),
+    )
+    rings = []
+    for reach, a, b in profile:
+        point = ankle + ahead * reach * size + up * (-0.036 + b * thick)
+        rings.append((*point, a * (thick * 0.5 + 0.5) * size, b * thick))
+    paint = ShoePaint(kind, dye_, wardrobe.skin, ankle, 0.22 if kind in ("leather", "heels") else 0.04)
+    figure.tube(rings, paint, power=2.5, ends=(0.7, 0.9))
+    if kind == "boots":
+        shaft = _limb(leg, [(1.48, 0.040, 0.043, -0.007), (1.7, 0.034, 0.037, -0.006), (1.95, 0.0285, 0.033, -0.002),
+                            (2.06, 0.028, 0.034, 0.0)])  # fmt: skip
+        figure.tube(shaft, Cloth(Weave("solid", dye_, dye_, 1, 1, False, 0, (0.1, 0.4)), crease=0.06, gloss=0.12))
+    elif kind == "heels":
+        heel = ankle - ahead * 0.034 * size - up * 0.02
+        foot = heel + np.array([0, -0.034, 0.0])
+        figure.tube([(*heel, 0.011, 0.011), (*foot, 0.006, 0.006)], Plain(dye_ * F(0.8), gloss=0.2), ends=(0, 0.3))
+
+
+def trunk_rings(pose: Pose, hem: float, loose: float, neck: float, flare: float = 0.0) -> list[tuple[float, ...]]:
+    """Rings of a garment on the trunk from the height `neck` down to `hem`, `loose` wider than the body."""
+    f = pose.female
+    half = 0.4 + 0.6 * pose.girth
+    profile = np.array(
+        [
+            (0.868, 0.036, 0.037, -0.004),
+            (0.850, 0.049, 0.042, -0.003),
+            (0.835, 0.071, 0.048, -0.002),
+            (0.820, pose.shoulder * 0.86, 0.053 * half, 0.0),
+            (0.795, pose.shoulder * 0.99, 0.062 * half, 0.002),
+            (0.735, pose.chest, (0.071 if f else 0.068) * half, 0.006 if f else 0.003),
+            (0.690, pose.chest * (0.93 if f else 0.96), 0.064 * half, 0.003),
+            (0.635, pose.waist, 0.056 * pose.girth, 0.002),
+            (0.580, 0.45 * pose.waist + 0.55 * pose.hip, 0.062 * pose.girth, 0.0),
+            (0.530, pose.hip, 0.070 * (0.4 + 0.6 * pose.girth), -0.004),
+            (0.480, pose.hip * 0.99, 0.069 * (0.4 + 0.6 * pose.girth), -0.004),
+            (0.250, pose.hip * 0.97, 0.069 * (0.4 + 0.6 * pose.girth), -0.002),
+        ]
+    )
+    heights = [neck, *(h for h in profile[:, 0] if hem + 0.012 < h < neck - 0.006), hem]
+    rings = []
+    for height in heights:
+        a, b, shift = (float(np.interp(-height, -profile[:, 0], profile[:, i])) for i in (1, 2, 3))
+        wide = loose + flare * max(0.0, 0.62 - height)
+        ease = loose * (0.35 if height > 0.84 else 1.0) + 0.06 * max(0.0, 0.56 - height) * (
+            hem < 0.55 and loose > 0.005
+        )
+        x, y, z = pose.trunk(height)
+        rings.append((x, y, z + shift, a + ease + wide - loose, b + ease * 1.05 + wide - loose))
+    return rings
+
+
+def add_hips(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> None:
+    """The seat of trousers, or a skirt."""
+    if person.bottom == "skirt" or person.top == "dress":
+        hem = SKIRT_HEMS[person.skirt_length]
+        weave = wardrobe.top if person.top == "dress" else wardrobe.bottom
+        wide = 0.014 + 0.035 * wardrobe.flare * (0.6 if person.skirt_length == "long" else 1)
+        step_room = pose.stride * (0.012 if person.skirt_length == "short" else 0.030)
+        start = 0.635
+        rings = [(*pose.trunk(start), pose.waist + 0.006, 0.058 * pose.girth + 0.004)]
+        for share in (0.25, 0.5, 0.75, 1.0):
+            height = start + (hem - start) * share
+            bell = min(1.0, share * 2.4)
+            a = pose.waist + (pose.hip + 0.012 - pose.waist) * bell + wide * share
+            b = 0.058 * pose.girth + 0.020 * bell + (wide + step_room) * share
+            rings.append((*pose.trunk(height), a, b))
+        pleat = Cloth(weave, crease=0.15, girth=0.095, hanging=True, stretch=(2.0, 0.35))
+        figure.tube(rings, pleat, ends=(0, 0.04))
+    elif person.bottom != "none":
+        paint: Paint = Cloth(wardrobe.bottom, crease=0.07, hanging=True)
+        if person.bottom == "jeans":
+            paint = Denim(wardrobe.bottom.colour, wardrobe.bottom.shift)
+        rings = trunk_rings(pose, 0.475, 0.004, 0.63)
+        x, y, z, a, b = rings[-1]
+        rings.append((x, y - 0.028, z, a * 0.72, b * 0.8))
+        figure.tube(rings, paint, power=2.3)
+
+
+def _straps(person: Person, pose: Pose, wardrobe: Wardrobe) -> tuple[Detail, ...]:
+    strap = wardrobe.bag.colour * F(0.88)
+    lift = F(pose.lift)
+
+    def backpack(surface: Surface, colours: Floats) -> Floats:
+        x, y = np.abs(surface.position[:, 0]), surface.position[:, 1] - lift
+        line = F(0.0125) - np.abs(x - F(0.062) - F(0.03) * (F(0.8) - y) * (y < 0.8))
+        return mix(
+            colours, step(line, 0.003) * step(y - F(0.655), 0.004) * step(surface.normal[:, 2] + F(0.2), 0.1), strap
+        )
+
+    def diagonal(surface: Surface, colours: Floats) -> Floats:
+        x, y = surface.position[:, 0], surface.position[:, 1] - lift
+        line = F(0.0105) - np.abs((x - F(0.085)) + (y - F(0.575)) * F(0.66)) * F(0.83)
+        return mix(colours, step(line, 0.003), strap)
+
+    if person.bag == "backpack":
+        return (backpack,)
+    return (diagonal,) if person.bag == "shoulderbag" else ()
+
+
+def _top_details(person: Person, pose: Pose, wardrobe: Wardrobe) -> tuple[Detail, ...]:
+    lift = F(pose.lift)
+    kind = person.top
+
+    def tailoring(surface: Surface, colours: Floats) -> Floats:
+        x, y, z = surface.position[:, 0], surface.position[:, 1] - lift, surface.normal[:, 2]
+        front = step(z - F(0.05), 0.1)
+        if kind == "shirt":
+            placket = step(F(0.0014) - np.abs(np.abs(x) - F(0.0085)), 0.0015) * front
+            colours = colours * (1 - F(0.2) * placket)[:, None]
+            button = F(0.0035) - np.hypot(x, (y / F(0.052) % 1 - F(0.5)) * F(0.052))
+            colours = mix(colours, step(button, 0.002) * front * F(0.7), wardrobe.top.colour * F(0.35) + F(0.3))
+            pocket = np.minimum(F(0.021) - np.abs(x - F(0.048)), F(0.024) - np.abs(y - F(0.745)))
+            colours = colours * (1 - F(0.14) * step(F(0.0016) - np.abs(pocket), 0.0016) * front)[:, None]
+        elif kind == "hoodie":
+            pocket = np.minimum(
+                F(0.062) - np.abs(x) - F(0.3) * np.maximum(y - F(0.53), 0), F(0.034) - np.abs(y - F(0.545))
+            )
+            colours = colours * (1 - F(0.3) * step(F(0.002) - np.abs(pocket), 0.002) * front)[:, None]
+            cord = step(F(0.0022) - np.abs(np.abs(x) - F(0.02)), 0.0015) * step(F(0.028) - np.abs(y - F(0.8)), 0.002)
+            colours = mix(colours, cord * front * F(0.8), colour(225, 225, 222))
+        band = {"sweater": 0.022, "hoodie": 0.022, "tshirt": 0.004, "shirt": 0.003}.get(kind, 0.0)
+        edge = step(F(HEMS[kind] + band) - y, 0.003) if band else np.zeros_like(y)
+        rib = F(0.86) if band < 0.01 else F(0.86) + F(0.06) * np.sin(surface.angle * F(70))
+        return colours * (1 - edge * (1 - rib))[:, None]
+
+    return (tailoring,)
+
+
+def add_top(figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wardrobe) -> None:
+    """The garment next to the body and, over it, the outer one."""
+    straps = _straps(person, pose, wardrobe)
+    kind = person.top
+    outer = person.has_outer
+    details = _top_details(person, pose, wardrobe)
+    paint = Cloth(wardrobe.top, crease=0.10, hanging=True, details=details if outer else details + straps)
+    bare = kind in ("tshirt", "tank", "dress")
+    rings = trunk_rings(pose, HEMS[kind], LOOSE[kind], 0.846 if bare else 0.862)
+    if kind in ("tank", "dress") and not (kind == "dress" and wardrobe.tights):
+        half = F(pose.shoulder * 0.80)
+        lift, scoop = F(pose.lift), F(0.035)
+
+        def armholes(position: Floats) -> np.ndarray:
+            x, y = np.abs(position[:, 0]), position[:, 1] - lift
+            low = np.where(position[:, 2] > 0, F(0.80), F(0.815)) + F(8) * np.maximum(x - scoop, 0) ** 2
+            return ((x < half) | (y < F(0.745))) & ((y < low) | (x > F(0.042)))
+
+        figure.tube(trunk_rings(pose, 0.68, 0.0015, 0.85), Skin(wardrobe.skin), power=2.25)
+        figure.tube(rings, paint, power=2.25, cut=armholes, over=0.016)
+    else:
+        figure.tube(rings, paint, power=2.25, over=0.016)
+    if bare and kind == "tshirt":
+        x, y, z = pose.trunk(0.846)
+        figure.tube([(x, y + 0.004, z - 0.003, 0.052, 0.046), (x, y - 0.006, z - 0.003, 0.058, 0.050)],
+                    Plain(wardrobe.top.colour * F(0.9)), ends=(0.12, 0.1))  # fmt: skip
+    if outer:
+        _add_outer(figure, pose, person, shot, wardrobe, straps)
+    elif kind in ("shirt", "hoodie", "sweater"):
+        _add_collar(figure, pose, kind, wardrobe.top)
+
+
+def _add_collar(figure: Figure, pose: Pose, kind: str, weave: Weave) -> None:
+    x, y, z = pose.trunk(0.85)
+    plain = Plain(weave.colour * F(0.93))
+    if kind == "sweater":
+        figure.tube(
+            [(x, y + 0.022, z - 0.004, 0.042, 0.043), (x, y - 0.004, z - 0.002, 0.052, 0.047)], plain, ends=(0.1, 0.2)
+        )
+        return
+    opening = 0.012 if kind == "shirt" else 0.02
+    z0, top = F(z), F(y)
+
+    def cut(position: Floats) -> np.ndarray:
+        gap = F(opening) + F(0.4) * np.maximum(position[:, 1] - top, 0)
+        return ~((np.abs(position[:, 0]) < gap) & (position[:, 2] > z0))
+
+    rise = 0.028 if kind == "shirt" else 0.02
+    figure.tube([(x, y + rise, z - 0.006, 0.041, 0.044), (x, y + 0.004, z - 0.002, 0.049, 0.049),
+                 (x, y - 0.014, z, 0.064, 0.056)], plain, cut=cut, ends=(0.08, 0.05))  # fmt: skip
+    if kind == "hoodie":
+        hood = Cloth(replace(weave, pattern="solid"), crease=0.14)
+        figure.tube([(x, y + 0.030, z - 0.052, 0.042, 0.022), (x, y + 0.008, z - 0.060, 0.060, 0.036),
+                     (x, y - 0.035, z - 0.060, 0.050, 0.024)], hood, ends=(0.9, 0.9))  # fmt: skip
+
+
+def _outer_details(person: Person, pose: Pose, shot: Shot, wardrobe: Wardrobe) -> tuple[Detail, ...]:
+    lift = F(pose.lift)
+    kind = person.outer
+    hem = F(OUTER_HEMS[kind])
+
+    def tailoring(surface: Surface, colours: Floats) -> Floats:
+        x, y, z = surface.position[:, 0], surface.position[:, 1] - lift, surface.normal[:, 2]
+        front = step(z - F(0.02), 0.1)
+        if not shot.outer_open:
+            zip_line = step(F(0.0022) - np.abs(x), 0.002) * front
+            colours = colours * (1 - F(0.45) * zip_line)[:, None]
+        if kind in ("blazer", "coat"):
+            reach = F(0.018) + (y - F(0.68)) * F(0.26)
+            lapel = step(reach - np.abs(x), 0.003) * step(y - F(0.68), 0.003) * front
+            edge = step(F(0.0024) - np.abs(np.abs(x) - reach), 0.002) * step(y - F(0.68), 0.003) * front
+            colours = colours * (1 - F(0.1) * lapel - F(0.35) * edge)[:, None]
+            button = F(0.0055) - np.hypot(x - F(0.012), ((y / F(0.062)) % 1 - F(0.5)) * F(0.062))
+            colours = mix(colours, step(button, 0.002) * front * step(F(0.68) - y, 0.01) * F(0.6), colour(30, 28, 28))
+        pocket = np.minimum(F(0.026) - np.abs(np.abs(x) - F(0.066)), F(0.005) - np.abs(y - F(0.56)))
+        colours = colours * (1 - F(0.28) * step(pocket, 0.003) * front)[:, None]
+        if kind == "jacket":
+            band = step(hem + F(0.024) - y, 0.003)
+            colours = colours * (1 - band * (F(0.17) + F(0.05) * np.sin(surface.angle * F(70))))[:, None]
+        return colours
+
+    return (tailoring,)
+
+
+def _quilting(surface: Surface, colours: Floats) -> Floats:
+    """Horizontal stitches of a down jacket: dark seams, light pillows."""
+    wave = np.abs(np.sin(surface.along * F(np.pi / 0.037)))
+    return colours * (F(0.72) + F(0.36) * np.sqrt(wave))[:, None]
+
+
+def _add_outer(
+    figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wardrobe, straps: tuple[Detail, ...]
+) -> None:
+    kind = person.outer
+    quilt: tuple[Detail, ...] = (_quilting,) if kind == "puffer" else ()
+    details = quilt + _outer_details(person, pose, shot, wardrobe) + straps
+    paint = Cloth(wardrobe.outer, crease=0.09, hanging=True, gloss=0.05 if kind == "puffer" else 0.0, details=details)
+    hem = OUTER_HEMS[kind] - (0.06 * wardrobe.flare if kind == "coat" else 0)
+    rings = trunk_rings(pose, hem, OUTER_LOOSE[kind], 0.862, flare=0.09 if kind == "coat" else 0.0)
+    middle, lift = F(pose.trunk(0.7)[2] * 0.0), F(pose.lift)
+
+    def opened(position: Floats) -> np.ndarray:
+        x, y, z = position[:, 0] - F(0.004), position[:, 1] - lift, position[:, 2]
+        gap = F(0.020) + np.clip(F(0.86) - y, 0, 0.55) * F(0.085)
+        return ~((np.abs(x) < gap) & (z > middle))
+
+    figure.tube(rings, paint, power=2.25, cut=opened if shot.outer_open else None, ends=(0, 0.03), over=0.020)
+    x, y, z = pose.trunk(0.85)
+    z0 = F(z)
+
+    def collar_cut(position: Floats) -> np.ndarray:
+        gap = F(0.012 if kind in ("jacket", "puffer") and not shot.outer_open else 0.024)
+        return ~((np.abs(position[:, 0]) < gap) & (position[:, 2] > z0))
+
+    high = 0.034 if kind in ("puffer", "jacket") else 0.026
+    figure.tube([(x, y + high, z - 0.007, 0.046, 0.048), (x, y + 0.005, z - 0.003, 0.055, 0.055),
+                 (x, y - 0.018, z, 0.074, 0.063)],
+                Cloth(wardrobe.outer, crease=0.05, details=quilt), cut=collar_cut, ends=(0.1, 0.05))  # fmt: skip
+
+
+def _arm_rings(arm: Arm, inner: np.ndarray, rows: list[tuple[float, float]]) -> list[tuple[float, ...]]:
+    rings = [(*inner, rows[0][1] * 0.85, rows[0][1] * 1.05)]
+    return rings + [(*arm.at(share), a, a * 1.04) for share, a in rows]
+
+
+def add_arms(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> None:
+    """Arms, sleeves and hands."""
+    g = (0.5 + 0.5 * pose.girth) * (0.90 if pose.female else 1.06)
+    skin = Skin(wardrobe.skin)
+    reach = {"tshirt": 0.78, "shirt": 1.97 if wardrobe.long_sleeves else 0.85, "sweater": 1.97, "hoodie": 1.97,
+             "tank": 0.0, "dress": 0.55 if wardrobe.tights else 0.0}[person.top]  # fmt: skip
+    weave, loose = wardrobe.top, LOOSE[person.top] * 0.8 + 0.001
+    if weave.pattern == "print":
+        weave = replace(weave, pattern="solid")
+    details: tuple[Detail, ...] = ()
+    if person.has_outer:
+        reach, weave, loose = 1.97, wardrobe.outer, SLEEVE_LOOSE[person.outer]
+        details = (_quilting,) if person.outer == "puffer" else ()
+    bare = [(0.0, 0.0290), (0.3, 0.0320), (0.7, 0.0290), (1.0, 0.0262), (1.25, 0.0268), (1.65, 0.0205), (2.0, 0.0158)]
+    for arm in pose.arms:
+        x, y, z = arm.shoulder
+        inner = np.array([x * 0.55, y + 0.016, z])
+        rows = [(share, a * g) for share, a in bare]
+        if reach < 1.9:
+            if reach > 0:  # only what the sleeve leaves free
+                point = reach - 0.12
+                first = float(np.interp(point, [s for s, _ in rows], [a for _, a in rows]))
+                free = [
+                    (*arm.at(s), a, a * 1.04) for s, a in [(point, first), *(row for row in rows if row[0] > point)]
+                ]
+                figure.tube(free, skin)
+            else:
+                figure.tube(_arm_rings(arm, inner, rows), skin)
+        if reach > 0:
+            wide = [(s, a + loose * (0.7 + 0.5 * min(1.0, s))) for s, a in rows if s < reach - 0.05]
+            wide.append((reach, wide[-1][1] * (1.04 if reach < 1.9 else 0.94)))
+            paint = Cloth(weave, crease=0.14, girth=0.04, details=details)
+            figure.tube(_arm_rings(arm, inner, wide), paint, ends=(0.3, 0.1))
+        _add_hand(figure, arm, wardrobe.skin, g)
+
+
+@dataclass(frozen=True, slots=True)
+class HandPaint:
+    """Skin with grooves between the fingers."""
+
+    colour: Floats
+    gloss: float = 0.05
+
+    def __call__(self, surface: Surface) -> Floats:
+        fingers = step(surface.along - F(0.040), 0.006)
+        groove = np.clip(np.abs(np.sin(surface.angle * F(4))) * F(3) - F(0.2), 0, 1)
+        shade = 1 - fingers * (1 - groove) * F(0.32)
+        return self.colour * shade[:, None]
+
+
+def _add_hand(figure: Figure, arm: Arm, skin: Floats, g: float) -> None:
+    along = arm.hand - arm.wrist
+    along = along / np.linalg.norm(along)
+    # The palm faces the body: thin sideways, wide in the plane of the step.
+    rings = [(*(arm.wrist + along * reach), a * g, b * g) for reach, a, b in
+             ((-0.012, 0.0145, 0.0165), (0.018, 0.0150, 0.0215), (0.046, 0.0135, 0.0225), (0.070, 0.0120, 0.0185),
+              (0.084, 0.0085, 0.0115))]  # fmt: skip
+    figure.tube(rings, HandPaint(skin), ends=(0, 0.8))
+    forward = np.cross(np.array([1.0, 0, 0]), along)
+    forward = forward / np.linalg.norm(forward) * (-1 if forward @ np.array([0, 0, 1]) < 0 else 1)
+    base = arm.wrist + along * 0.012 + forward * 0.014
+    tip = base + along * 0.032 + forward * 0.012
+    figure.tube([(*base, 0.0085, 0.0085), (*tip, 0.0065, 0.0065)], Skin(skin * F(0.97)), ends=(0.5, 1.0))
