@@ -28,7 +28,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) ->
     if allowed is None or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1).to(value.dtype) @ value
+    weights: Tensor = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
+    return weights.to(value.dtype) @ value
 
 
 class Attention(nn.Module):
