@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import random
@@ -83,6 +84,7 @@ def start(config: RunConfig) -> Any:
         raise ConfigError(f"device {device} with {config.processes} processes: {found} CUDA devices found; use cpu")
     if index and config.processes > 1:
         raise ConfigError(f"device {device} names one device, processes is {config.processes}: use cuda")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every choice that it is told
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     strategy: Any = "auto"

@@ -214,7 +214,6 @@ class RunConfig(Section):
         processes: training processes on this machine; each takes its share of the batch.
         threads: CPU threads of each process; None: torch's choice.
         log_every: steps between two lines of the journal; the only times the device is waited for.
-        compile: pass the method through `torch.compile` (needs a C++ compiler).
         export_half: store `best/` and `last/` as float16.
     """
 
@@ -240,7 +239,6 @@ class RunConfig(Section):
     processes: PositiveInt = 1
     threads: PositiveInt | None = None
     log_every: PositiveInt = 20
-    compile: bool = False
     export_half: bool = False
 
     @field_validator("precision", mode="before")

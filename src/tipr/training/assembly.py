@@ -1,0 +1,289 @@
+"""From a configuration to the objects of a run: splits, tokenizer, model, optimiser, batches, validation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from tipr.data.datasets import DATASETS
+from tipr.data.images import Preprocessing
+from tipr.data.loading import BatchSource, Captions, ImageStore
+from tipr.data.masking import Masking
+from tipr.data.samples import Split
+from tipr.data.sampling import IdentitySampler, RandomSampler, Rows, Sampler
+from tipr.encoders import ENCODERS, Encoder
+from tipr.encoders.tokenizers import TOKENIZERS, SubwordTokenizer, Tokenizer, load_tokenizer
+from tipr.errors import ConfigError, DatasetError, WeightsError
+from tipr.methods import METHODS, Method
+from tipr.retrieval import Retriever
+from tipr.training import environment
+from tipr.training.checkpoint import reported
+from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
+from tipr.training.run_config import IdentitySampling, RunConfig, SubwordTokenizerConfig
+from tipr.training.validation import Validation
+
+TOKENIZER = "tokenizer"
+"""Folder below the run folder."""
+Progress = Callable[[int, int], None]
+Note = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """Everything that a step touches.
+
+    Attributes:
+        config: of the run.
+        fabric: the launched Lightning Fabric.
+        method: the bare method; `module` is what Fabric made of it, for the forward pass.
+        optimizer: the bare optimiser; `stepper` is what Fabric made of it.
+        source: of the batches.
+        tokenizer, preprocessing: travel with the exported model.
+        train: the training split.
+        validation: scores an encoder; None without selection, and on all processes but the first.
+        average: running mean of the encoder's weights, or None.
+        shadow: an encoder that holds the mean when it is scored or exported, or None.
+    """
+
+    config: RunConfig
+    fabric: Any
+    method: Method
+    module: Any
+    optimizer: torch.optim.Optimizer
+    stepper: Any
+    source: BatchSource
+    tokenizer: Tokenizer
+    preprocessing: Preprocessing
+    train: Split
+    validation: Validation | None
+    average: WeightAverage | None
+    shadow: Encoder | None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.config.out
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return cast(torch.device, self.fabric.device)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        if self.config.max_steps is not None:
+            return self.config.max_steps
+        assert self.config.epochs is not None
+        return sum(self.source.length(epoch) for epoch in range(1, self.config.epochs + 1))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of a forward pass."""
+        if self.config.precision == "32":
+            return nullcontext()
+        kind = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=kind)
+
+    def current_encoder(self) -> Encoder:
+        """What would be deployed now: the mean of the weights where one is kept, else the weights."""
+        if self.average is None or self.shadow is None:
+            return self.method.encoder
+        self.average.copy_to(self.shadow)
+        return self.shadow
+
+    def export(self, name: str, card: dict[str, Any]) -> None:
+        """Write the current encoder as the model folder `name`.
+
+        Raises:
+            TrainingError: disk full or not writable.
+        """
+        with reported(self.folder, f"write {name}/"):
+            Retriever(self.current_encoder(), self.tokenizer, self.preprocessing, card).save(
+                self.folder / name, half=self.config.export_half
+            )
+
+
+def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
+    """Build a run; weights are random from the run's seed, or those of `start_from`.
+
+    Args:
+        config: of the run.
+        fabric: launched; the run folder exists.
+        note: takes one-line remarks about what is being done.
+
+    Raises:
+        ConfigError, DatasetError, WeightsError: what does not fit, in one line.
+    """
+    first = fabric.global_rank == 0
+    train = DATASETS[config.data.dataset].load(config.data.root, "train", config.data.languages)
+    if not train.samples:
+        raise DatasetError(f"{config.data.root}: the training split has no captions")
+    environment.seed_all(config.seed)
+    base = None if config.start_from is None else Retriever.load(config.start_from)
+    tokenizer = _tokenizer(config, train, fabric) if base is None else base.tokenizer
+    if base is None:
+        settings = config.encoder.model_copy(update={"vocabulary_size": tokenizer.vocabulary_size})
+        encoder: Encoder = cast(Any, ENCODERS[settings.name]).build(settings)
+        preprocessing = Preprocessing(image_size=encoder.image_size)
+    else:
+        encoder, preprocessing = base.encoder.train(), base.preprocessing
+        _check_start(config, encoder)
+    method: Method = cast(Any, METHODS[config.method.name]).build(
+        config.method,
+        encoder,
+        identities=train.identity_count,
+        mask_id=tokenizer.mask_id,
+        vocabulary_size=tokenizer.vocabulary_size,
+    )
+    if config.precision == "reference_half":
+        environment.hold_in_half(method)
+    method.to(fabric.device)
+    shadow = copy.deepcopy(encoder) if config.ema is not None else None
+    average = WeightAverage(encoder, config.ema) if config.ema is not None else None
+    optimizer = build_optimizer(
+        parameter_groups(
+            method.named_parameters(),
+            method.learning_rate_factor,
+            lr=config.optimizer.lr,
+            weight_decay=config.optimizer.weight_decay,
+        ),
+        config.optimizer,
+        device=fabric.device,
+    )
+    uses_mlm = bool(getattr(method, "uses_mlm", True))
+    source = _source(config, fabric, train, tokenizer, preprocessing, uses_mlm=uses_mlm, note=note)
+    module, stepper = fabric.setup(method, optimizer, move_to_device=False)
+    return Run(
+        config=config,
+        fabric=fabric,
+        method=method,
+        module=module,
+        optimizer=optimizer,
+        stepper=stepper,
+        source=source,
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
+        train=train,
+        validation=_validation(config, fabric.device, tokenizer, preprocessing) if first else None,
+        average=average,
+        shadow=shadow,
+    )
+
+
+def _tokenizer(config: RunConfig, train: Split, fabric: Any) -> Tokenizer:
+    """The run's tokenizer, made once by the first process and kept in the run folder."""
+    folder = config.out / TOKENIZER
+    if fabric.global_rank == 0 and not (folder / "tokenizer.json").is_file():
+        settings = config.tokenizer
+        if isinstance(settings, SubwordTokenizerConfig):
+            made: Tokenizer = SubwordTokenizer.train(
+                [sample.caption for sample in train.samples],
+                vocabulary_size=settings.vocabulary_size,
+                max_tokens=config.max_tokens,
+            )
+        else:
+            clip: Any = TOKENIZERS["clip"]()
+            made = clip.from_file(settings.vocabulary, max_tokens=config.max_tokens)
+        with reported(config.out, "write the tokenizer"):
+            draft = config.out / f".{TOKENIZER}"
+            draft.mkdir(exist_ok=True)
+            made.save(draft)
+            draft.rename(folder)
+    fabric.barrier()
+    return load_tokenizer(folder)
+
+
+def _check_start(config: RunConfig, encoder: Encoder) -> None:
+    """See that the weights to start from have the configured shape."""
+    given: Any = encoder
+    wanted, found = config.encoder.model_dump(), given.config.model_dump()
+    different = sorted(key for key in wanted if key != "vocabulary_size" and wanted.get(key) != found.get(key))
+    if different:
+        raise WeightsError(f"start_from {config.start_from} has another encoder: {', '.join(different)} differ")
+
+
+def _captions(tokenizer: Tokenizer, captions: Sequence[str]) -> Captions:
+    ids, mask = tokenizer.encode(captions)
+    return Captions(ids, mask)
+
+
+def _columns(split: Split) -> tuple[Rows, Rows]:
+    """(N,) identity and image of each sample."""
+    queries = split.queries()
+    return queries.identity, queries.image_id
+
+
+def _images(config: RunConfig, split: Split, size: tuple[int, int], note: Note) -> ImageStore:
+    note(f"reading {len(split.images):,} images of split {split.name!r}")
+    threads = config.threads or torch.get_num_threads()
+    store = ImageStore(split.images, size, budget=int(config.data.memory_gib * 2**30), threads=threads)
+    if not store.cached:
+        note(f"split {split.name!r} does not fit into data.memory_gib {config.data.memory_gib}: files are read anew")
+    return store
+
+
+def _sampler(config: RunConfig, identity: Rows, image_id: Rows) -> Sampler:
+    common: dict[str, Any] = {
+        "batch_size": config.data.batch_size,
+        "seed": config.seed,
+        "unit": config.data.epoch_unit,
+    }
+    if isinstance(config.sampler, IdentitySampling):
+        return IdentitySampler(identity, image_id, per_identity=config.sampler.per_identity, **common)
+    return RandomSampler(identity, image_id, drop_last=config.sampler.drop_last, **common)
+
+
+def _source(
+    config: RunConfig,
+    fabric: Any,
+    train: Split,
+    tokenizer: Tokenizer,
+    preprocessing: Preprocessing,
+    *,
+    uses_mlm: bool,
+    note: Note,
+) -> BatchSource:
+    identity, image_id = _columns(train)
+    masking = Masking(tokenizer.mask_id, tokenizer.maskable, config.data.mlm_probability) if uses_mlm else None
+    source = BatchSource(
+        _images(config, train, preprocessing.image_size, note),
+        _captions(tokenizer, [sample.caption for sample in train.samples]),
+        identity,
+        image_id,
+        sampler=_sampler(config, identity, image_id),
+        augmentation=config.augmentation,
+        preprocessing=preprocessing,
+        masking=masking,
+        trim=config.trims,
+        rank=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    if not source.length(1):
+        raise ConfigError(f"data.batch_size {config.data.batch_size}: an epoch of {len(train)} samples has no batch")
+    return source
+
+
+def _validation(
+    config: RunConfig, device: torch.device, tokenizer: Tokenizer, preprocessing: Preprocessing
+) -> Validation | None:
+    name = config.selection.split
+    if name == "last":
+        return None
+    try:
+        split = DATASETS[config.data.dataset].load(config.data.root, name, config.data.languages)
+    except DatasetError as error:
+        raise DatasetError(f"selection.split {name}: {error} (selection.split: last needs none)") from None
+    return Validation(
+        split,
+        _images(config, split, preprocessing.image_size, lambda text: None),
+        _captions(tokenizer, [sample.caption for sample in split.samples]),
+        preprocessing=preprocessing,
+        batch_size=config.selection.batch_size,
+        device=device,
+    )

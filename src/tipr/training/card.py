@@ -1,0 +1,159 @@
+"""The model card: what a model was made from and how well it did, as facts inside the model and as `card.md`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from tipr.data.datasets import DATASETS
+from tipr.data.samples import Split
+from tipr.training.checkpoint import reported
+from tipr.training.run_config import RunConfig
+from tipr.training.validation import Scores
+
+CARD = "card.md"
+COLUMNS = ("R@1", "R@5", "R@10", "mAP", "mINP")
+
+
+def data_facts(config: RunConfig, train: Split) -> dict[str, Any]:
+    """What identifies the training data: JSON values.
+
+    The fingerprint is the SHA-256 of the manifest where there is one, and always that of the training records
+    themselves (image path below the root, caption, identity, language; a line each).
+    """
+    root = config.data.root
+    folder = root if root.is_dir() else root.parent
+    digest = hashlib.sha256()
+    for sample in train.samples:
+        path = sample.image_path
+        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        digest.update(f"{name}\t{sample.caption}\t{sample.identity}\t{sample.language}\n".encode())
+    facts: dict[str, Any] = {
+        "dataset": config.data.dataset,
+        "licence": DATASETS[config.data.dataset].facts.licence,
+        "people": train.identity_count,
+        "images": len(train.images),
+        "captions": len(train),
+        "languages": list(train.languages()),
+        "sha256_training_records": digest.hexdigest(),
+    }
+    manifest = folder / "manifest.jsonl" if root.is_dir() else root
+    if manifest.is_file():
+        facts["sha256_manifest"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    try:
+        benchmark = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return facts
+    if isinstance(benchmark, dict):
+        facts |= {f"benchmark_{key}": benchmark[key] for key in ("preset", "seed") if key in benchmark}
+    return facts
+
+
+def card_facts(
+    config: RunConfig,
+    *,
+    data: dict[str, Any],
+    environment: dict[str, Any],
+    best: dict[str, Any],
+    last: dict[str, Any],
+    minutes: float,
+    stopped: str | None,
+) -> dict[str, Any]:
+    """The facts that travel inside a model folder: JSON values.
+
+    Args:
+        config: of the run.
+        data: from `data_facts`.
+        environment: from `environment.facts`.
+        best, last: {"epoch", "step", "scores"}; scores are None where nothing was scored.
+        minutes: of training, all sessions together.
+        stopped: why the run ended before its configured length, or None.
+    """
+    return {
+        "method": config.method.name,
+        "encoder": config.encoder.name,
+        "data": data,
+        "seed": config.seed,
+        "selection": config.selection.split,
+        "selected_on_test": config.selection.select_on_test,
+        "best": best,
+        "last": last,
+        "minutes": round(minutes, 2),
+        "stopped": stopped,
+        "commit": environment.get("commit"),
+        "tipr": environment.get("tipr"),
+        "machine": environment.get("machine"),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def write_card(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `card.md` from `card_facts`.
+
+    Raises:
+        TrainingError: not writable.
+    """
+    with reported(folder, "write the model card"):
+        (folder / CARD).write_text(render(facts), encoding="utf-8")
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    data, config = facts["data"], facts["config"]
+    synthetic = data["dataset"] == "synthetic"
+    lines = [
+        f"# Model card: {facts['method']} with the {facts['encoder']} encoder",
+        "",
+        "Text-to-image person retrieval. A result is a similar appearance, not an identification.",
+    ]
+    if synthetic:
+        lines.append("Trained on rendered people: not fit for real photographs.")
+    lines += [
+        "",
+        "## Data",
+        "",
+        f"- {data['dataset']}: {data['images']:,} images of {data['people']:,} people, {data['captions']:,} captions "
+        f"({', '.join(data['languages'])}); licence: {data['licence']}",
+        *(f"- {key}: {data[key]}" for key in sorted(data) if key.startswith(("sha256", "benchmark"))),
+        "",
+        "## Training",
+        "",
+        f"- length: {_length(config)}; batch {config['data']['batch_size']} ({config['sampler']['name']} sampling), "
+        f"precision {config['precision']}, seed {facts['seed']}",
+        "- optimiser: {name}, lr {lr:g}, eps {eps:g}".format(**config["optimizer"]),
+        f"- time: {facts['minutes']:.1f} minutes on {facts['machine']}",
+        f"- code: tipr {facts['tipr']}, commit {facts['commit'] or 'unknown'}",
+    ]
+    if facts["stopped"]:
+        lines.append(f"- stopped before its configured length: {facts['stopped']}")
+    lines += ["", "## Selection and scores", "", selection_line(facts), ""]
+    for name in ("best", "last"):
+        lines += _table(name, facts[name])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def selection_line(facts: dict[str, Any]) -> str:
+    """One sentence on how the best epoch was chosen; it says so loudly when it was on the test split."""
+    if facts["selected_on_test"]:
+        return "SELECTED ON TEST: the best epoch was chosen on the test split, so its scores there are optimistic."
+    if facts["selection"] == "last":
+        return "No selection: the last epoch is the model, nothing was scored during the run."
+    return (
+        f"The best epoch was chosen by mean R@1 over languages on the split {facts['selection']!r}; "
+        "the scores are of that split."
+    )
+
+
+def _length(config: dict[str, Any]) -> str:
+    return f"{config['epochs']} epochs" if config["epochs"] else f"{config['max_steps']:,} steps"
+
+
+def _table(name: str, entry: dict[str, Any]) -> list[str]:
+    heading = f"### {name}/: epoch {entry['epoch']}, step {entry['step']:,}"
+    scores: Scores | None = entry["scores"]
+    if scores is None:
+        return [heading, ""]
+    rows = [f"| {code} | " + " | ".join(f"{row[key]:.2f}" for key in COLUMNS) + " |" for code, row in scores.items()]
+    return [heading, "", f"| | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS), *rows, ""]
