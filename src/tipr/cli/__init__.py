@@ -73,6 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or bool(os.environ.get("TIPR_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a terminal that cannot show Chinese shows escapes instead of failing
+            reconfigure(errors="backslashreplace")
     try:
         result: Any = root.main(args=arguments, prog_name="tipr", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else DONE)
@@ -88,10 +92,16 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         if debug:
             raise
-        print(f"tipr: {error.format_message()}", file=sys.stderr)
+        _complain(error.format_message())
         sys.exit(exit_code(error))
     except (TiprError, OSError) as error:
         if debug:
             raise
-        print(f"tipr: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(exit_code(error))
+
+
+def _complain(message: str) -> None:
+    from tipr.cli.output import safe
+
+    print(f"tipr: {safe(' '.join(message.split()))}", file=sys.stderr)

@@ -1,0 +1,174 @@
+"""`tipr search`: rank the pictures of a gallery by a description in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tipr.cli import DONE, options
+
+if TYPE_CHECKING:
+    from tipr.gallery import Gallery, Hit
+
+
+@click.command()
+@click.argument("gallery", type=click.Path(path_type=Path))
+@click.argument("text", nargs=-1)
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), metavar="N", help="How many results.")
+@click.option(
+    "--camera", "cameras", multiple=True, metavar="NAME", help="Only this camera; may be given several times."
+)
+@click.option("--since", metavar="TIME", help="Only from this time on: a date (UTC) or an RFC 3339 time.")
+@click.option("--until", metavar="TIME", help="Only up to this time; a date includes its day.")
+@click.option("--path", "part", metavar="TEXT", help="Only paths that hold TEXT, or fit it as a pattern with * and ?.")
+@click.option("--group-by", metavar="COLUMN", help="Only the best picture of each identity, camera, or tag COLUMN=....")
+@click.option("--paths", "only_paths", is_flag=True, help="Print paths only, one a line.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Save the pictures as .html or .png.")
+@click.option("--model", metavar="PATH", help="Where the gallery's model lies now, when it was moved.")
+@options.common
+def command(
+    gallery: Path,
+    text: tuple[str, ...],
+    *,
+    k: int,
+    cameras: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    part: str | None,
+    group_by: str | None,
+    only_paths: bool,
+    save: Path | None,
+    model: str | None,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Rank the pictures of GALLERY whose appearance is most similar to TEXT.
+
+    TEXT is in English, Chinese, French or German. Without it, descriptions are read line by line (from a prompt, or
+    from a pipe) until an empty line, and the model stays loaded.
+    """
+    if as_json and only_paths:
+        raise click.UsageError("--json and --paths cannot be combined")
+    if save is not None and save.suffix.lower() not in (".html", ".png"):
+        raise click.UsageError(f"--save {save}: the name must end in .html or .png")
+    if save is not None and not text:
+        raise click.UsageError("--save needs TEXT")
+    from tipr.cli import output
+    from tipr.gallery import Gallery
+    from tipr.gallery.filters import Filters
+
+    filters: dict[str, Any] = {"camera": cameras or None, "since": since, "until": until, "path": part}
+    conditions = Filters.of(**filters).words()  # a bad filter is an error before the model is loaded
+    opened = Gallery.open(gallery, model=model, device=device, threads=threads)
+    for query in [" ".join(text)] if text else _lines(opened):
+        hits = opened.search(query, k, group_by=group_by, **filters)
+        _print(query, hits, gallery, as_json=as_json, only_paths=only_paths, one_line=not text)
+        if not hits:
+            _explain_nothing(opened, conditions, quiet)
+        elif not as_json:
+            output.note(output.NOT_AN_IDENTIFICATION, quiet=quiet)
+        if save is not None:
+            _save(save, query, hits, opened, conditions)
+            output.note(f"saved {save}", quiet=quiet)
+    return DONE
+
+
+def _lines(gallery: Gallery) -> Iterator[str]:
+    """Queries from a prompt or a pipe; everything slow is done before the first one is asked for."""
+    if not len(gallery):
+        yield "anything"  # lets the search say that the gallery is empty
+        return
+    _ = gallery.retriever
+    reconfigure = getattr(sys.stdin, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    terminal = sys.stdin.isatty()
+    if terminal:
+        import readline  # noqa: F401  (gives `input` line editing and history)
+    while True:
+        try:
+            line = input("description> ") if terminal else sys.stdin.readline()
+        except EOFError:
+            return
+        if not line.strip():
+            return
+        yield line.strip()
+
+
+def _print(query: str, hits: list[Hit], gallery: Path, *, as_json: bool, only_paths: bool, one_line: bool) -> None:
+    from tipr.cli import output
+
+    if as_json:
+        results = [{"rank": rank, "id": hit.id, "score": hit.score, **hit.metadata} for rank, hit in enumerate(hits, 1)]
+        answer = {"query": query, "gallery": str(gallery), "note": output.NOT_AN_IDENTIFICATION, "results": results}
+        output.show(output.json_text(answer, indent=None if one_line else 2))
+    elif only_paths:
+        for hit in hits:
+            output.show_path(hit.metadata["path"])
+    else:
+        rows = [_cells(rank, hit) for rank, hit in enumerate(hits, 1)]
+        for line, hit in zip(output.columns(rows, right=(0,)), hits, strict=True):
+            output.show(click.style(line, bold=hit.metadata["band"] == "stands_out") if _styled() else line)
+    sys.stdout.flush()
+
+
+def _styled() -> bool:
+    from tipr.cli import output
+
+    return output.colours(sys.stdout)
+
+
+def _cells(rank: int, hit: Hit) -> list[str]:
+    from tipr.cli import output
+    from tipr.gallery.bands import BAND_NAMES
+
+    known: dict[str, Any] = dict(hit.metadata)
+    path = output.safe(output.short_path(known["path"]))
+    if known["box"] is not None:
+        path += " [" + ", ".join(f"{number:g}" for number in known["box"]) + "]"
+    time = known["time"][:16].replace("T", " ") if known["time"] else ""
+    return [str(rank), BAND_NAMES[known["band"]], f"{hit.score:.3f}", path, output.safe(known["camera"] or ""), time]
+
+
+def _explain_nothing(gallery: Gallery, conditions: list[str], quiet: bool) -> None:
+    from tipr.cli import output
+
+    names = [name for name in gallery.info().cameras if name is not None]
+    there = f"; cameras here: {', '.join(names[:12])}" if names else ""
+    output.note(f"no picture passes the filters ({'; '.join(conditions)}){there}", quiet=quiet)
+
+
+def _save(path: Path, query: str, hits: list[Hit], gallery: Gallery, conditions: list[str]) -> None:
+    from tipr.cli import output
+
+    pictures = gallery.thumbnails([hit.id for hit in hits])
+    if path.suffix.lower() == ".html":
+        from tipr.report.results_page import Result, write_results_page
+
+        results = [
+            Result(
+                rank=rank,
+                jpeg=jpeg,
+                band=hit.metadata["band"],
+                name=output.short_path(hit.metadata["path"]),
+                camera=hit.metadata["camera"],
+                time=hit.metadata["time"],
+            )
+            for rank, (hit, jpeg) in enumerate(zip(hits, pictures, strict=True), 1)
+        ]
+        name = gallery.path.resolve().name
+        write_results_page(query, results, path, gallery_name=name, gallery_size=len(gallery), filters=conditions)
+        return
+    from tipr.gallery.bands import BAND_NAMES
+    from tipr.report.contact_sheet import SheetRow, contact_sheet
+
+    if not hits:
+        raise click.ClickException("there is no picture to save")
+    labels = [f"{rank}  {BAND_NAMES[hit.metadata['band']]}" for rank, hit in enumerate(hits, 1)]
+    contact_sheet([SheetRow(query, pictures, labels, [False] * len(hits))], path)
