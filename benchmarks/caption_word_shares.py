@@ -3,8 +3,8 @@
     python benchmarks/caption_word_shares.py [--identities 6000] [--write]
 
 Captions are drawn as the presets draw them: four photographs of each identity, hard siblings with share 0.3, two
-independent writers for each photograph. Captions of one identity are alike, so identities count, not captions. A word counts once in a caption; words are lower-cased and whole, and `T-shirt`
-counts as shirt.
+independent writers for each photograph. Captions of one identity are alike, so many identities are needed. A word
+counts once in a caption; words are lower-cased and whole, and `T-shirt` counts as shirt.
 """
 
 from __future__ import annotations

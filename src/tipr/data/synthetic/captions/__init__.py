@@ -17,6 +17,10 @@ from tipr.data.synthetic.captions.lexicon_de import TRAINING as GERMAN
 from tipr.data.synthetic.captions.lexicon_en import TRAINING as ENGLISH
 from tipr.data.synthetic.captions.lexicon_fr import TRAINING as FRENCH
 from tipr.data.synthetic.captions.lexicon_zh import TRAINING as CHINESE
+from tipr.data.synthetic.captions.paraphrase_de import PARAPHRASE as GERMAN_PARAPHRASE
+from tipr.data.synthetic.captions.paraphrase_en import PARAPHRASE as ENGLISH_PARAPHRASE
+from tipr.data.synthetic.captions.paraphrase_fr import PARAPHRASE as FRENCH_PARAPHRASE
+from tipr.data.synthetic.captions.paraphrase_zh import PARAPHRASE as CHINESE_PARAPHRASE
 from tipr.errors import ConfigError
 
 __all__ = ["STYLES", "Facts", "Item", "agrees", "facts", "realise", "true_items"]
@@ -26,6 +30,10 @@ STYLES: dict[tuple[str, str], tuple[type[Writer], Style]] = {
     ("zh", "training"): (ChineseWriter, CHINESE),
     ("fr", "training"): (FrenchWriter, FRENCH),
     ("de", "training"): (GermanWriter, GERMAN),
+    ("en", "paraphrase"): (EnglishWriter, ENGLISH_PARAPHRASE),
+    ("zh", "paraphrase"): (ChineseWriter, CHINESE_PARAPHRASE),
+    ("fr", "paraphrase"): (FrenchWriter, FRENCH_PARAPHRASE),
+    ("de", "paraphrase"): (GermanWriter, GERMAN_PARAPHRASE),
 }
 """(language, plans) -> its grammar and its words."""
 

@@ -36,15 +36,16 @@ class ChineseWriter(Writer):
     def pattern(self, item: Item, color: str) -> tuple[str, str]:
         """What stands before the colour and what stands between colour and noun."""
         second = self.color(item.pattern_color) if item.pattern_color else ""
+        having = self.word("having")
         if item.pattern == "striped":
             if second and color and self.chance.below(0.6):
                 link = self.word("and")
                 return "", f"{link}{second}{self.word('striped:two')}"
-            return (f"{self.word('having')}{second}条纹的", "") if second else ("", self.word("striped"))
+            return (f"{having}{second}{self.word('stripes')}的", "") if second else ("", self.word("striped"))
         if item.pattern == "plaid":
-            return (f"{self.word('having')}{second}格子的", "") if second else ("", self.word("plaid"))
+            return (f"{having}{second}{self.word('checks')}的", "") if second else ("", self.word("plaid"))
         if item.pattern == "dots":
-            return (f"{self.word('having')}{second}{self.word('dots')}的", "") if second else ("", self.word("dotted"))
+            return (f"{having}{second}{self.word('dots')}的", "") if second else ("", self.word("dotted"))
         return self.word("print").format(second), ""
 
     def noun_phrase(self, item: Item, *, counted: float = 0.7) -> str:
@@ -84,6 +85,27 @@ class ChineseWriter(Writer):
 
     def slot_lower(self) -> str:
         return "，".join([*self.lower(), *self.accessories()])
+
+    def things(self) -> list[str]:
+        """The clothes as noun phrases: 罩在白色T恤外面的黑色夹克、一条蓝色牛仔裤."""
+        facts = self.facts
+        top = self.noun_phrase(facts.top)
+        if facts.inner is not None:
+            inner = self.noun_phrase(facts.inner, counted=0.0)
+            top = self.word("covering").format(inner) + self.noun_phrase(facts.top, counted=0.0)
+        return [top, *(self.noun_phrase(item) for item in (facts.bottom, facts.shoes) if item is not None)]
+
+    def slot_things(self) -> str:
+        """Top, bottom and shoes as a list of noun phrases."""
+        parts = self.things()
+        return parts[0] if len(parts) == 1 else "、".join(parts[:-1]) + self.word("and") + parts[-1]
+
+    def slot_indefinite(self) -> str:
+        return "一" + self.chance.pick(self.measures) + self.noun
+
+    def slot_definite(self) -> str:
+        that = self.word("that")
+        return that + self.noun if that == "该" else that + self.chance.pick(self.measures) + self.noun
 
     def slot_subject(self) -> str:
         return self.word("determiner") + self.chance.pick(self.measures) + self.noun

@@ -20,7 +20,7 @@ LOOSE = ("hair", "beard", "eyewear", "hat", "scarf", "bag", "umbrella", "phone",
 """Facts that a plan may leave out, in the usual order of telling."""
 WORN = ("hat", "scarf", "eyewear")
 """Loose facts that may also stand in the list of clothes."""
-SLOT_FACTS = {"hair": "hair", "bag": "bag", "action": "action", "lower": "bottom", "shoes": "shoes"}
+SLOT_FACTS = {"hair": "hair", "bag": "bag", "action": "action", "lower": "bottom", "legs": "bottom"}
 """First part of a slot's name -> the fact without which it cannot be filled."""
 PAIR_SHARE = 0.45
 
@@ -109,10 +109,13 @@ class Writer(ABC):
         sentences = [self.fill(plan.template)]
         order = {name: position + 4.0 * self.chance.draw() for position, name in enumerate(self.untold)}
         names = sorted(order, key=order.__getitem__)
+        tail: Template = ()
         while names:
             count = 2 if len(names) > 1 and self.chance.below(PAIR_SHARE) else 1
             self.phrases = [self.phrase(name) for name in names[:count]]
-            sentences.append(self.fill(self.chance.pick(self.style.tail_templates[count - 1])))
+            choices = [other for other in self.style.tail_templates[count - 1] if other is not tail]
+            tail = self.chance.pick(choices or self.style.tail_templates[count - 1])
+            sentences.append(self.fill(tail))
             del names[:count]
         return self.space.join(sentences)
 

@@ -88,6 +88,9 @@ class EnglishWriter(Writer):
     def slot_lower(self) -> str:
         return self.listed([*self.lower(), *self.accessories()])
 
+    def slot_legs(self) -> str:
+        return self.listed(self.lower())
+
     def slot_subject(self) -> str:
         determiner = self.word("determiner")
         return with_article(self.noun) if determiner == "a" else f"{determiner} {self.noun}"

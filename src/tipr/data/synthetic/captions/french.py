@@ -45,19 +45,19 @@ class FrenchWriter(Writer):
         pattern = item.pattern
         if pattern == "striped" and color and second and self.chance.below(0.6):
             first = self.color(color, 3)
-            parts += [*complement, "à rayures", first, "et", self.color(second, 3)]
+            parts += [*complement, self.word("stripes"), first, "et", self.color(second, 3)]
         elif pattern == "plaid" and color and not second and self.chance.below(0.5):
-            parts += [*complement, "à carreaux", self.color(color, 2)]
+            parts += [*complement, self.word("plaid"), self.color(color, 2)]
         else:
             if color:
                 parts.append(self.color(color, form))
             parts += complement
             if pattern == "striped":
-                parts += ["à rayures"] + ([self.color(second, 3)] if second else [])
+                parts += [self.word("stripes")] + ([self.color(second, 3)] if second else [])
             elif pattern == "plaid":
-                parts += ["à carreaux"] + ([self.color(second, 2)] if second else [])
+                parts += [self.word("plaid")] + ([self.color(second, 2)] if second else [])
             elif pattern == "dots":
-                parts += ["à pois"] + ([self.color(second, 2)] if second else [])
+                parts += [self.word("dots")] + ([self.color(second, 2)] if second else [])
             elif pattern == "print":
                 parts.append(self.word("print:color").format(self.color(second, 0)) if second else self.word("print"))
         return " ".join(parts)
@@ -96,6 +96,9 @@ class FrenchWriter(Writer):
     def slot_lower_of(self) -> str:
         return self.listed([after_de(part) for part in (*self.lower(), *self.accessories())])
 
+    def slot_legs(self) -> str:
+        return self.listed(self.lower())
+
     def slot_subject(self) -> str:
         determiner = self.word("determiner:" + self.gender)
         if determiner == "ce" and self.noun[0] in VOWELS:
@@ -106,6 +109,12 @@ class FrenchWriter(Writer):
 
     def slot_indefinite(self) -> str:
         return f"{ARTICLES[self.gender]} {self.noun}"
+
+    def slot_definite(self) -> str:
+        return elided("la" if self.gender == "f" else "le", self.noun)
+
+    def slot_bag_of(self) -> str:
+        return after_de(self.slot_bag())
 
     def slot_pronoun(self) -> str:
         return self.pronoun

@@ -22,6 +22,8 @@ SUBJECT_DETERMINERS = {
     "acc": {"m": ("einen", "diesen", "den"), "f": ("eine", "diese", "die")},
     "dat": {"m": ("einem", "diesem", "dem"), "f": ("einer", "dieser", "der")},
 }
+OBLIQUE = {"Herr": "Herrn", "Mensch": "Menschen", "Bursche": "Burschen", "Passant": "Passanten"}
+"""Nouns with another form outside the nominative."""
 
 
 def in_dative_plural(noun: str) -> str:
@@ -53,18 +55,16 @@ class GermanWriter(Writer):
     def noun_phrase(self, item: Item, case: str = "acc") -> str:
         """A noun phrase in a case: einen rot-weiß gestreiften Pullover; schwarzen Schuhen (dative)."""
         chance = self.chance
-        noun, gender, *stems = chance.pick(self.style.nouns[item.kind])
+        noun, gender, *before = chance.pick(self.style.nouns[item.kind])
         ending = ENDINGS[case][gender]
         article = ARTICLES[case][gender]
         parts = [article] if article else []
-        parts += [stem + ending for stem in stems]
+        parts += [stem + ending for stem in before]
         after = ""
         color, second = item.color, item.pattern_color
-        if item.pattern == "striped" and color and second:
-            first = compound_stem(chance.pick(self.style.colors[color]))
-            parts.append(
-                f"{first}-{compound_stem(chance.pick(self.style.colors[second]))} {self.word('striped')}{ending}"
-            )
+        if item.pattern == "striped" and color and second and "striped:compound" in self.style.words:
+            stems = (compound_stem(chance.pick(self.style.colors[key])) for key in (color, second))
+            parts.append(f"{'-'.join(stems)} {self.word('striped:compound')}{ending}")
         elif item.pattern == "plaid" and color and not second:
             parts.append(f"{chance.pick(self.style.colors[color])[0]} {self.word('plaid')}{ending}")
         else:
@@ -139,16 +139,23 @@ class GermanWriter(Writer):
         if self.adjective:
             weak = "e" if case == "nom" or (case == "acc" and self.gender == "f") else "en"
             parts.append(self.adjective + (ENDINGS[case][self.gender] if position == 0 else weak))
-        return " ".join([*parts, self.noun])
+        noun = self.noun if case == "nom" else OBLIQUE.get(self.noun, self.noun)
+        return " ".join([*parts, noun])
 
     def slot_subject(self) -> str:
         return self.subject("nom")
 
-    def slot_subject_acc(self) -> str:
+    def slot_indefinite(self) -> str:
+        return self.person("nom", 0)
+
+    def slot_indefinite_acc(self) -> str:
         return self.person("acc", 0)
 
-    def slot_subject_dative(self) -> str:
-        return self.person("dat", 0)
+    def slot_definite(self) -> str:
+        return self.person("nom", 2)
+
+    def slot_legs(self) -> str:
+        return self.listed(self.lower("acc"))
 
     def slot_pronoun(self) -> str:
         return self.pronoun
@@ -173,9 +180,17 @@ class GermanWriter(Writer):
         assert self.facts.umbrella is not None
         return self.noun_phrase(self.facts.umbrella)
 
-    def slot_umbrella_dative(self) -> str:
-        assert self.facts.umbrella is not None
-        return self.noun_phrase(self.facts.umbrella, "dat")
+    def slot_bag_dative(self) -> str:
+        assert self.facts.bag is not None
+        return self.noun_phrase(self.facts.bag, "dat")
+
+    def slot_scarf_dative(self) -> str:
+        assert self.facts.scarf is not None
+        return self.noun_phrase(self.facts.scarf, "dat")
+
+    def slot_hat_dative(self) -> str:
+        assert self.facts.hat is not None
+        return self.noun_phrase(self.facts.hat, "dat")
 
     def eyewear(self, case: str) -> str:
         return f"{ARTICLES[case]['f']} {self.word(self.facts.eyewear)}"
@@ -204,8 +219,18 @@ class GermanWriter(Writer):
 
     def slot_a_inverted(self) -> str:
         """After a fronted word: verb, pronoun, rest."""
-        verb, _, rest = self.fill(self.phrases[0]).partition("|")
-        return f"{verb} {self.pronoun} {rest}".rstrip()
+        return self.inverted(self.fill(self.phrases[0]), self.pronoun)
+
+    def slot_b_inverted(self) -> str:
+        return self.inverted(self.fill(self.phrases[1]), self.pronoun)
+
+    def slot_action_inverted(self) -> str:
+        return self.inverted(super().slot_action(), self.person("nom", 0))
+
+    @staticmethod
+    def inverted(phrase: str, subject: str) -> str:
+        verb, _, rest = phrase.partition("|")
+        return f"{verb} {subject} {rest}".rstrip()
 
     def slot_action(self) -> str:
         return super().slot_action().replace("|", " ", 1).rstrip()

@@ -76,6 +76,7 @@ TRAINING = Style(
         "subject:f:old": ("Frau|f|älter", "Dame|f|älter"),
         "subject:m:old": ("Mann|m|älter", "Herr|m|älter"),
         "over": ("über",),
+        "striped:compound": ("gestreift",),
         "striped": ("gestreift",),
         "striped:dative": ("Streifen",),
         "plaid": ("kariert",),

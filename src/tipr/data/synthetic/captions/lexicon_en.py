@@ -130,5 +130,5 @@ TRAINING = Style(
         "action:walking": ("is walking", "is walking along", "is walking by"),
         "action:standing": ("is standing", "is standing still"),
     },
-    tails=(("{Pronoun} {a}.", "{Pronoun} {a}.", "{Definite} {a}."), ("{Pronoun} {a} and {b}.",)),
+    tails=((*["{Pronoun} {a}."] * 5, "{Definite} {a}."), ("{Pronoun} {a} and {b}.",)),
 )

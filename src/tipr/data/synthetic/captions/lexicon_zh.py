@@ -86,6 +86,8 @@ TRAINING = Style(
         "and": ("和", "与"),
         "having": ("带", "带有"),
         "striped:two": ("相间的条纹", "条纹"),
+        "stripes": ("条纹",),
+        "checks": ("格子",),
         "striped": ("条纹",),
         "plaid": ("格子", "格纹"),
         "dots": ("波点", "圆点"),
