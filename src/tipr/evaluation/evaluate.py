@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.data.samples import LANGUAGES
+from tipr.data.samples import LANGUAGES, Split
 from tipr.errors import DatasetError
 from tipr.evaluation.bootstrap import DRAWS, LEVEL, bootstrap_intervals
 from tipr.evaluation.results import Evaluation, Interval, Score, Scores
 from tipr.metrics import QueryResults, chance_metrics, query_results_from_features
 from tipr.metrics.retrieval import KS, WithoutRelevant
-
-if TYPE_CHECKING:
-    from tipr.data.samples import Split
 
 Direction = Literal["text_to_image", "image_to_text"]
 Progress = Callable[[int, int], None]

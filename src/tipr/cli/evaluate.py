@@ -1,0 +1,221 @@
+"""`tipr evaluate`: score a model on a split."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tipr.cli import DONE, SKIPPED, options
+
+if TYPE_CHECKING:
+    from tipr.data.samples import Split
+    from tipr.evaluation import Evaluation, Features, Score, Scores
+
+NAMES = {"en": "English", "zh": "Chinese", "fr": "French", "de": "German"}
+Rows = list[list[str]]
+
+
+@click.command(name="evaluate")
+@click.argument("model")
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--split", default="test", show_default=True, help="Split to score on: train, val, test, paraphrase.")
+@click.option("--dataset", metavar="NAME", help="Layout of DATA: synthetic or manifest; found out by default.")
+@click.option("--language", "languages", multiple=True, metavar="CODE", help="en, zh, fr or de; may be repeated.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON to a file too.")
+@click.option(
+    "--trec", type=click.Path(dir_okay=False, path_type=Path), help="Write a TREC run here, and FILE.qrels beside it."
+)
+@click.option("--depth", type=click.IntRange(min=1), default=100, show_default=True, help="Images a query in the run.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--draws", type=click.IntRange(min=0), default=2000, show_default=True, help="Of the bootstrap; 0: none.")
+@click.option("--skip-without-relevant", is_flag=True, help="Leave out queries with nothing to find; they are counted.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Items encoded at once.")
+@options.common
+def command(
+    *,
+    model: str,
+    data: Path,
+    split: str,
+    dataset: str | None,
+    languages: tuple[str, ...],
+    out: Path | None,
+    trec: Path | None,
+    depth: int,
+    seed: int,
+    draws: int,
+    skip_without_relevant: bool,
+    batch_size: int,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Score MODEL on DATA: R@k, mAP and mINP of every language, text to image and image to text.
+
+    MODEL is "demo", a model folder or a run folder (its best weights). DATA is the folder of a data set.
+    """
+    from tipr.cli.progress import progress
+    from tipr.data.datasets import DATASETS
+    from tipr.errors import ConfigError
+    from tipr.evaluation import encode_split, evaluate
+    from tipr.retrieval import Retriever
+
+    name = dataset or _layout(data)
+    if name not in DATASETS:
+        raise ConfigError(f"--dataset {name!r}; allowed: {', '.join(DATASETS)}")
+    chosen = DATASETS[name].load(data, split, languages or None)
+    paraphrase = None
+    if name == "synthetic" and split == "test" and (data / "paraphrase.jsonl").is_file():
+        paraphrase = DATASETS[name].load(data, "paraphrase", languages or None)
+    reference = _reference(data) if name == "synthetic" and split in ("test", "paraphrase") else None
+    retriever = Retriever.load(model, device=device, threads=threads)
+
+    def scored(part: Split, features: Features) -> Evaluation:
+        return evaluate(
+            retriever,
+            part,
+            features=features,
+            bootstrap=draws,
+            seed=seed,
+            without_relevant="skip" if skip_without_relevant else "error",
+            reference=reference,
+        )
+
+    with progress("encoding", quiet=quiet, unit="items") as report:
+        features = encode_split(retriever, chosen, batch_size=batch_size, progress=report)
+    evaluation = scored(chosen, features)
+    reworded = None
+    if paraphrase is not None:
+        known = features.images if paraphrase.images == chosen.images else None
+        with progress("encoding paraphrases", quiet=quiet, unit="items") as report:
+            other = encode_split(retriever, paraphrase, images=known, batch_size=batch_size, progress=report)
+        reworded = scored(paraphrase, other)
+    if trec is not None:
+        _write_run(trec, features, chosen, data, depth)
+    tree = evaluation.to_json()
+    if reworded is not None:
+        tree["paraphrase"] = reworded.to_json()
+    if out is not None:
+        out.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(tree, indent=2, ensure_ascii=False))
+    else:
+        _print(evaluation, reworded)
+    return SKIPPED if evaluation.skipped else DONE
+
+
+def _layout(data: Path) -> str:
+    """`synthetic` where its record stands beside the manifest."""
+    return "synthetic" if (data / "benchmark.json").is_file() else "manifest"
+
+
+def _reference(data: Path) -> Score | None:
+    """The reference reader's score from `benchmark.json`, or None where none was computed."""
+    from tipr.evaluation import Score
+
+    try:
+        values: Any = json.loads((data / "benchmark.json").read_text(encoding="utf-8"))["reference_reader"]
+        return Score(
+            recall={k: float(values[f"recall_{k}"]) for k in (1, 5, 10)},
+            mean_ap=float(values["mean_ap"]),
+            mean_inp=float(values["mean_inp"]),
+            queries=int(values["queries"]),
+            gallery=int(values["gallery"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a row of the table less; the scores themselves do not depend on it
+
+
+def _write_run(trec: Path, features: Features, split: Split, data: Path, depth: int) -> None:
+    from tipr.evaluation import write_qrels, write_trec
+
+    queries = features.query_names()
+    root = data if data.is_dir() else data.parent
+    images = [Path(os.path.relpath(path, root)).as_posix() for path in split.images]
+    write_trec(trec, features.text, features.images, queries, images, depth=depth)
+    qrels = trec.with_name(trec.name + ".qrels")
+    write_qrels(qrels, features.query_identity, features.gallery_identity, queries, images)
+
+
+def _print(evaluation: Evaluation, reworded: Evaluation | None) -> None:
+    """The tables and the sentences that must be read with them, on stdout."""
+    forward, reverse = evaluation.text_to_image, evaluation.image_to_text
+    people = f"{evaluation.identities:,} people, {evaluation.images:,} images, {evaluation.captions:,} captions"
+    click.echo(f"{evaluation.model or 'model'} on split {evaluation.split}: {people}")
+    with_interval = evaluation.draws > 0
+    header, rows = _table(forward, with_interval)
+    if reworded is not None:
+        header.append("paraphrase R@1")
+        other = reworded.text_to_image
+        for row, code in zip(rows, [*forward.languages, None], strict=False):
+            score = other.mean if code is None else other.languages.get(code)
+            row.append("" if score is None else f"{score.recall[1]:.1f}")
+    width = len(header)
+    if evaluation.reference is not None:
+        rows.append(_row("reference reader", evaluation.reference, with_interval))
+    rows.append(_row("chance", forward.chance, with_interval))
+    _draw("Text to image", header, [row + [""] * (width - len(row)) for row in rows])
+    if reverse is not None:
+        header, rows = _table(reverse, with_interval)
+        _draw("Image to text", header, [*rows, _row("chance", reverse.chance, with_interval)])
+    if with_interval:
+        click.echo(
+            f"Percent. Interval: {evaluation.level:.0%} of {evaluation.draws:,} bootstrap draws over identities, "
+            f"seed {evaluation.seed}."
+        )
+    if evaluation.skipped:
+        click.echo(f"{evaluation.skipped:,} queries have nothing to find in the gallery and are left out.")
+    if evaluation.selection:
+        click.echo(f"Weights chosen on: {evaluation.selection}.")
+    for note in evaluation.notes:
+        click.echo(f"Note: {note}")
+
+
+def _each(scores: Scores) -> list[Score]:
+    """One score a row: the languages, then their mean when there are several."""
+    rows = list(scores.languages.values())
+    return [*rows, scores.mean] if len(rows) > 1 else rows
+
+
+def _table(scores: Scores, with_interval: bool) -> tuple[list[str], Rows]:
+    names = [NAMES.get(code, code) for code in scores.languages]
+    if len(names) > 1:
+        names.append("mean")
+    header = ["", *scores.mean.named()]
+    header += ["R@1 interval"] * with_interval + ["queries", "gallery"]
+    return header, [_row(name, score, with_interval) for name, score in zip(names, _each(scores), strict=True)]
+
+
+def _row(name: str, score: Score, with_interval: bool) -> list[str]:
+    interval = score.intervals.get("R@1")
+    cells = [name, *(f"{value:.2f}" if value < 1 else f"{value:.1f}" for value in score.named().values())]
+    if with_interval:
+        cells.append(f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "")
+    return [*cells, f"{score.queries:,}", f"{score.gallery:,}"]
+
+
+def _draw(title: str, header: Sequence[str], rows: Rows) -> None:
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for position, name in enumerate(header):
+            table.add_column(name, justify="left" if position == 0 else "right")
+        for row in rows:
+            table.add_row(*row, style="dim" if row[0] in ("chance", "reference reader") else None)
+        Console(highlight=False).print(table)
+        return
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    click.echo(f"\n{title}")
+    for line in [header, *rows]:
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(line[1:], widths[1:], strict=True))]
+        click.echo("  ".join(cells).rstrip())
+    click.echo()
