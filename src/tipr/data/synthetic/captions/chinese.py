@@ -51,7 +51,7 @@ class ChineseWriter(Writer):
     def noun_phrase(self, item: Item, *, counted: float = 0.7) -> str:
         """A noun phrase, counted or bare: 一件红色的毛衣; 红色毛衣."""
         chance = self.chance
-        noun = chance.pick(self.style.nouns[item.kind])[0]
+        noun = self.noun_forms(item.kind)[0]
         color = self.color(item.color) if item.color else ""
         before, middle = self.pattern(item, color) if item.pattern != "solid" else ("", "")
         link = "的" if color and not middle and chance.below(0.4) else ""

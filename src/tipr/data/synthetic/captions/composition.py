@@ -60,7 +60,7 @@ class Style:
     Attributes:
         plans: the sentence plans; at least one needs no optional fact.
         colors: colour -> forms that can stand for each other, in the shape that the language's writer reads.
-        nouns: kind -> nouns that can stand for each other.
+        nouns: kind -> nouns that can stand for each other; "kind:f" where a woman's has another name.
         words: the other lists of words by topic.
         phrases: verb phrases of loose facts; key "fact" or "fact:value", the longer key first.
         tails: sentence templates for one verb phrase (slot `a`) or two (`a`, `b`), in this order.
@@ -134,6 +134,11 @@ class Writer(ABC):
         kind = value.kind if isinstance(value, Item) else value
         templates = self.style.phrase_templates
         return self.chance.pick(templates.get(f"{name}:{kind}") or templates[name])
+
+    def noun_forms(self, kind: str) -> tuple[str, ...]:
+        """A noun for a thing; a few things are called otherwise on a woman."""
+        nouns = self.style.nouns
+        return self.chance.pick(nouns.get(f"{kind}:{self.facts.gender}") or nouns[kind])
 
     def word(self, topic: str) -> str:
         return self.chance.pick(self.style.words[topic])

@@ -32,7 +32,7 @@ class EnglishWriter(Writer):
     def noun_phrase(self, item: Item, *, pair: float = 0.3) -> str:
         """A noun phrase with its article: a red and white striped shirt; a pair of blue jeans."""
         chance = self.chance
-        noun, number, *before = chance.pick(self.style.nouns[item.kind])
+        noun, number, *before = self.noun_forms(item.kind)
         parts = list(before)
         after = ""
         color = self.color(item.color) if item.color else ""

@@ -37,7 +37,7 @@ class FrenchWriter(Writer):
 
     def noun_phrase(self, item: Item) -> str:
         """A noun phrase with its indefinite article: des chaussures blanches; un haut noir à manches courtes."""
-        noun, gender, *complement = self.chance.pick(self.style.nouns[item.kind])
+        noun, gender, *complement = self.noun_forms(item.kind)
         form = FORMS[gender]
         parts = [ARTICLES[gender], noun]
         color = item.color

@@ -55,7 +55,7 @@ class GermanWriter(Writer):
     def noun_phrase(self, item: Item, case: str = "acc") -> str:
         """A noun phrase in a case: einen rot-weiß gestreiften Pullover; schwarzen Schuhen (dative)."""
         chance = self.chance
-        noun, gender, *before = chance.pick(self.style.nouns[item.kind])
+        noun, gender, *before = self.noun_forms(item.kind)
         ending = ENDINGS[case][gender]
         article = ARTICLES[case][gender]
         parts = [article] if article else []

@@ -36,6 +36,7 @@ TRAINING = Style(
     nouns={
         "tshirt": (("T-Shirt", "n"), ("T-Shirt", "n"), ("Oberteil", "n", "kurzärmelig")),
         "shirt": (("Hemd", "n"),),
+        "shirt:f": (("Bluse", "f"), ("Bluse", "f"), ("Hemd", "n")),
         "sweater": (("Pullover", "m"), ("Pullover", "m"), ("Pulli", "m")),
         "hoodie": (("Kapuzenpullover", "m"), ("Hoodie", "m")),
         "tank": (("Tanktop", "n"), ("Oberteil", "n", "ärmellos")),
@@ -131,7 +132,7 @@ TRAINING = Style(
         "view:back": ("ist|von hinten zu sehen", "wendet|der Kamera den Rücken zu"),
         "view:front": ("ist|von vorn zu sehen", "blickt|in die Kamera"),
         "view:side": ("ist|von der Seite zu sehen",),
-        "action:walking": ("geht|vorbei", "läuft|vorbei", "geht|gerade"),
+        "action:walking": ("geht|vorbei", "läuft|vorbei", "ist|zu Fuß unterwegs"),
         "action:standing": ("steht|da", "steht|still"),
     },
     tails=(("{Pronoun} {a}.", "{Pronoun} {a}.", "Außerdem {a_inverted}."), ("{Pronoun} {a} und {b}.",)),

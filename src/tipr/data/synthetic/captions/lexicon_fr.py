@@ -37,6 +37,7 @@ TRAINING = Style(
     nouns={
         "tshirt": (("t-shirt", "m"), ("t-shirt", "m"), ("tee-shirt", "m"), ("haut", "m", "à manches courtes")),
         "shirt": (("chemise", "f"),),
+        "shirt:f": (("chemise", "f"), ("chemise", "f"), ("chemisier", "m")),
         "sweater": (("pull", "m"), ("pull", "m"), ("pull-over", "m")),
         "hoodie": (("sweat à capuche", "m"),),
         "tank": (("débardeur", "m"), ("haut", "m", "sans manches")),

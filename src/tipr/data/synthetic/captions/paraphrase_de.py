@@ -37,6 +37,7 @@ PARAPHRASE = Style(
     nouns={
         "tshirt": (("Kurzarmshirt", "n"), ("Rundhalsshirt", "n")),
         "shirt": (("Oberhemd", "n"), ("Knopfhemd", "n")),
+        "shirt:f": (("Hemdbluse", "f"), ("Damenbluse", "f")),
         "sweater": (("Strickpullover", "m"), ("Sweater", "m")),
         "hoodie": (("Kapuzensweater", "m"), ("Kapuzenpulli", "m")),
         "tank": (("Trägershirt", "n"), ("Achselshirt", "n")),

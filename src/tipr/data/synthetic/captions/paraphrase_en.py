@@ -37,6 +37,7 @@ PARAPHRASE = Style(
     nouns={
         "tshirt": (("tee", "s"), ("crewneck", "s"), ("jersey", "s")),
         "shirt": (("dress shirt", "s"), ("buttoned shirt", "s"), ("oxford shirt", "s")),
+        "shirt:f": (("blouse", "s"), ("dress shirt", "s"), ("buttoned shirt", "s")),
         "sweater": (("jumper", "s"), ("knit jersey", "s"), ("woolly", "s")),
         "hoodie": (("hooded jumper", "s"), ("hooded pullover", "s")),
         "tank": (("singlet", "s"), ("muscle shirt", "s")),
