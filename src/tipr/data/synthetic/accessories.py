@@ -8,10 +8,10 @@ import numpy as np
 
 from tipr.data.synthetic.attributes import Person, Shot
 from tipr.data.synthetic.body import Pose, head_rings
-from tipr.data.synthetic.garments import Wardrobe
-from tipr.data.synthetic.geometry import Figure, Surface
+from tipr.data.synthetic.geometry import Bools, Figure, Surface
 from tipr.data.synthetic.materials import Cloth, Plain, mix, step
 from tipr.data.synthetic.palette import Floats, colour, dye
+from tipr.data.synthetic.wardrobe import Wardrobe
 
 F = np.float32
 
@@ -25,7 +25,7 @@ def add_hat(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> N
     edge = {"cap": 0.026, "beanie": 0.020, "hat": 0.030}[person.hat]
     low = F(y + edge)
 
-    def above(position: Floats) -> np.ndarray:
+    def above(position: Floats) -> Bools:
         return position[:, 1] > low - F(0.15) * (F(z) - position[:, 2])
 
     def ribs(surface: Surface, colours: Floats) -> Floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tipr.data.synthetic.attributes import Person, Shot
-from tipr.data.synthetic.geometry import Figure, Surface
+from tipr.data.synthetic.geometry import Bools, Figure, Surface
 from tipr.data.synthetic.materials import Hair, Skin, mix, step
 from tipr.data.synthetic.palette import HAIR, SKIN, Floats, colour
 
@@ -265,9 +265,9 @@ def add_head(figure: Figure, pose: Pose, person: Person, random: np.random.Gener
     plain = Skin(skin)
     figure.tube(
         [
-            (x, y + 0.006, z + 0.050, 0.004, 0.004),
-            (x, y - 0.006, z + 0.056, 0.006, 0.006),
-            (x, y - 0.015, z + 0.056, 0.0085, 0.008),
+            (x, y + 0.006, z + 0.048, 0.004, 0.004),
+            (x, y - 0.006, z + 0.0515, 0.0055, 0.006),
+            (x, y - 0.015, z + 0.0515, 0.0080, 0.0075),
         ],
         plain,
         ends=(0.6, 0.8),
@@ -290,7 +290,7 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
     side_end = -0.006 if style == "short" and not pose.female else -0.02 if style in ("short",) else -0.004
     ripple = float(random.uniform(0, 6.3))
 
-    def cut(position: Floats) -> np.ndarray:
+    def cut(position: Floats) -> Bools:
         x, y, z = position[:, 0] - x0, position[:, 1] - y0, position[:, 2] - z0
         # The hairline: high over the forehead, curved, a little irregular; then down before the ears to the nape.
         wave = F(0.0022) * np.sin(x * F(210) + F(ripple)) + F(0.0014) * np.sin(x * F(430))
@@ -312,7 +312,7 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
         mid = 0.5 * (y - 0.04 + end)
         opening = 0.006 if style == "long" else 0.012
 
-        def curtain(position: Floats) -> np.ndarray:
+        def curtain(position: Floats) -> Bools:
             return position[:, 2] < z0 + F(opening) + np.minimum(position[:, 1] - y0, 0) * F(0.12)
 
         figure.tube(

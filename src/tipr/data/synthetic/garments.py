@@ -1,4 +1,4 @@
-"""Limbs and what is worn on them: trousers, skirts, shoes, tops, sleeves, open and closed outer garments."""
+"""What is worn on trunk and arms: skirts, tops, sleeves, open and closed outer garments; and the hands."""
 
 from __future__ import annotations
 
@@ -7,190 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tipr.data.synthetic.attributes import Person, Shot
-from tipr.data.synthetic.body import Arm, Leg, Pose
-from tipr.data.synthetic.geometry import Figure, Paint, Surface
+from tipr.data.synthetic.body import Arm, Pose
+from tipr.data.synthetic.geometry import Bools, Figure, Paint, Surface
 from tipr.data.synthetic.materials import Cloth, Denim, Detail, Plain, Skin, Weave, mix, step
-from tipr.data.synthetic.palette import SKIN, Floats, colour, dye
+from tipr.data.synthetic.palette import Floats, colour
+from tipr.data.synthetic.wardrobe import Wardrobe
 
 F = np.float32
 HEMS = {"tshirt": 0.475, "shirt": 0.465, "sweater": 0.475, "hoodie": 0.465, "tank": 0.48, "dress": 0.56}
 LOOSE = {"tshirt": 0.008, "shirt": 0.009, "sweater": 0.012, "hoodie": 0.016, "tank": 0.004, "dress": 0.005}
+NECKLINES = {"tshirt": (0.834, 0.822), "tank": (0.806, 0.798), "dress": (0.81, 0.806)}
+"""Height of a round neck in front, for men and women; garments that are not here have a collar."""
 OUTER_HEMS = {"jacket": 0.475, "coat": 0.31, "blazer": 0.445, "puffer": 0.46}
 OUTER_LOOSE = {"jacket": 0.019, "coat": 0.022, "blazer": 0.017, "puffer": 0.032}
 SLEEVE_LOOSE = {"jacket": 0.012, "coat": 0.014, "blazer": 0.010, "puffer": 0.022}
 SKIRT_HEMS = {"short": 0.365, "knee": 0.265, "long": 0.11}
-
-
-@dataclass(frozen=True, slots=True)
-class Wardrobe:
-    """Dyes and weaves of one person, drawn in a fixed order so that every photograph shows the same clothes."""
-
-    skin: Floats
-    top: Weave
-    outer: Weave
-    bottom: Weave
-    shoes: Floats
-    bag: Weave
-    hat: Weave
-    scarf: Weave
-    flare: float
-    tights: bool
-    long_sleeves: bool
-
-    @classmethod
-    def of(cls, person: Person) -> Wardrobe:
-        dyes = {
-            name: dye(np.random.default_rng([person.seed, number]), getattr(person, name))
-            for number, name in enumerate(
-                ("top_color", "pattern_color", "outer_color", "bottom_color", "shoe_color", "bag_color", "hat_color",
-                 "scarf_color")
-            )
-        }  # fmt: skip
-        random = np.random.default_rng([person.seed, 100])
-        return cls(
-            skin=colour(*SKIN[person.skin]),
-            top=Weave.draw(random, dyes["top_color"], person.pattern, dyes["pattern_color"]),
-            outer=Weave.draw(random, dyes["outer_color"]),
-            bottom=Weave.draw(random, dyes["bottom_color"]),
-            shoes=dyes["shoe_color"],
-            bag=Weave.draw(random, dyes["bag_color"]),
-            hat=Weave.draw(random, dyes["hat_color"]),
-            scarf=Weave.draw(random, dyes["scarf_color"]),
-            flare=float(random.random()),
-            tights=bool(random.random() < 0.25),
-            long_sleeves=bool(random.random() < 0.72),
-        )
-
-
-def _limb(leg: Leg, rows: list[tuple[float, float, float, float]]) -> list[tuple[float, ...]]:
-    """Rings along a leg from (share, radius sideways, radius across, forward shift)."""
-    rings = []
-    for share, a, b, shift in rows:
-        x, y, z = leg.at(share)
-        rings.append((x, y, z + shift, a, b))
-    return rings
-
-
-def add_legs(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> None:
-    """Both legs with trousers or bare, and the shoes."""
-    g = 0.4 + 0.6 * pose.girth
-    f = 1.04 if pose.female else 1.0
-    cloth: Paint = Cloth(wardrobe.bottom, crease=0.13, girth=0.05)
-    if person.bottom == "jeans":
-        cloth = Denim(wardrobe.bottom.colour, wardrobe.bottom.shift)
-    elif person.bottom == "leggings":
-        cloth = Cloth(wardrobe.bottom, crease=0.04, girth=0.05, gloss=0.05)
-    skin: Paint = Skin(wardrobe.skin)
-    if wardrobe.tights and person.bottom == "skirt":
-        skin = Plain(wardrobe.skin * F(0.25) + colour(40, 38, 42) * F(0.75), gloss=0.05)
-    for leg in pose.legs:
-        bare = [
-            (0.04, 0.047 * g * f, 0.052 * g, -0.002),
-            (0.22, 0.053 * g * f, 0.060 * g, -0.001),
-            (0.50, 0.051 * g * f, 0.056 * g, 0.004),
-            (0.88, 0.039 * g, 0.041 * g, 0.003),
-            (1.0, 0.037 * g, 0.040 * g, 0.003),
-            (1.3, 0.037 * g, 0.042 * g, -0.008),
-            (1.65, 0.028 * g, 0.030 * g, -0.007),
-            (1.92, 0.020 * g, 0.023 * g, -0.004),
-            (2.05, 0.020 * g, 0.024 * g, -0.002),
-        ]
-        if person.bottom in ("trousers", "jeans", "leggings"):
-            ease = {"trousers": 0.010 + 0.008 * wardrobe.flare, "jeans": 0.007, "leggings": 0.001}[person.bottom]
-            wide = {"trousers": 0.018 + 0.012 * wardrobe.flare, "jeans": 0.011, "leggings": 0.001}[person.bottom]
-            loose = [
-                (s, a + ease * min(1.0, 0.3 + s) + wide * max(0.0, s - 1.0), b + ease + wide * max(0.0, s - 1.0), z)
-                for s, a, b, z in bare[:-1]
-            ]
-            loose.append((2.0 if person.bottom != "leggings" else 1.95, *loose[-1][1:]))
-            loose[-2] = (1.85, *loose[-2][1:])
-            figure.tube(_limb(leg, loose), cloth, ends=(0.6, 0.15))
-            if person.bottom == "leggings":
-                figure.tube(_limb(leg, [(1.9, 0.0195, 0.0225, -0.004), (2.05, 0.019, 0.023, 0)]), Skin(wardrobe.skin))
-        else:
-            hidden = {"shorts": 3, "skirt": 1, "none": 1}[person.bottom]
-            figure.tube(_limb(leg, bare[hidden - 1 :]), skin, ends=(0.2, 0.3))
-            if person.bottom == "shorts":
-                hem = 0.80 + 0.1 * wardrobe.flare
-                shorts = [
-                    (0.04, 0.047 * g * f, 0.054 * g, -0.002),
-                    (0.22, 0.058 * g * f, 0.064 * g, -0.001),
-                    (0.50, 0.062 * g * f, 0.068 * g, 0.003),
-                    (hem, 0.061 * g, 0.066 * g, 0.003),
-                ]
-                figure.tube(_limb(leg, shorts), cloth, ends=(0.5, 0.12))
-        add_shoe(figure, leg, person, wardrobe)
-
-
-@dataclass(frozen=True, slots=True)
-class ShoePaint:
-    """Upper, sole, and what tells the kinds apart: laces, straps, shine."""
-
-    kind: str
-    upper: Floats
-    skin: Floats
-    ankle: Floats
-    gloss: float
-
-    def __call__(self, surface: Surface) -> Floats:
-        n = len(surface.angle)
-        colours = np.broadcast_to(self.upper, (n, 3)).astype(F)
-        low, along = np.sin(surface.angle), surface.along
-        if self.kind == "sneakers":
-            light = self.upper.mean() > 0.6
-            top = step(low - F(0.72), 0.1) * step(F(0.105) - along, 0.004) * step(along - F(0.05), 0.004)
-            laces = step(np.sin(along * F(2 * np.pi / 0.014)), 0.4)
-            tone = colour(150, 150, 155) if light else colour(226, 226, 224)
-            colours = mix(colours, top * laces * F(0.8), tone)
-            flash = step(F(0.006) - np.abs(along - F(0.06) - F(0.02) * low), 0.003) * step(F(0.55) - np.abs(low), 0.1)
-            colours = mix(colours, flash * F(0.55), tone)
-            return mix(colours, step(-low - F(0.5), 0.12), colour(206, 206, 204) if light else colour(232, 232, 228))
-        if self.kind == "sandals":
-            open_skin = step(F(0.5) - np.abs((along / F(0.044)) % 1 - F(0.5)) * F(1.9), 0.12)
-            edge = step(F(0.09) - np.abs(np.abs((along / F(0.044)) % 1 - F(0.5)) - F(0.263)), 0.05)
-            shaded = self.skin * (1 - F(0.35) * edge)[:, None]
-            colours = mix(shaded, 1 - open_skin, self.upper)
-            return mix(colours, step(-low - F(0.45), 0.12), self.upper * F(0.6))
-        if self.kind == "heels":
-            instep = step(low - F(0.15), 0.15) * step(F(0.088) - along, 0.004) * step(along - F(0.012), 0.004)
-            colours = mix(colours, instep, self.skin)
-        if self.kind == "leather":
-            seam = step(F(0.0022) - np.abs(along - F(0.118)), 0.002) * step(low - F(0.0), 0.2)
-            colours = mix(colours, seam * F(0.6), self.upper * F(0.5))
-        return mix(colours, step(-low - F(0.62), 0.1), self.upper * F(0.45) + F(0.02))
-
-
-def add_shoe(figure: Figure, leg: Leg, person: Person, wardrobe: Wardrobe) -> None:
-    """One foot in its shoe; the lower side is closed, so a lifted foot shows a sole."""
-    kind, dye_ = person.shoes, wardrobe.shoes
-    ankle, ahead = leg.ankle, leg.foot / np.linalg.norm(leg.foot)
-    up = np.array([-ahead[0] * ahead[1], 1 - ahead[1] ** 2, -ahead[1] * ahead[2]])
-    up /= np.linalg.norm(up)
-    size = 0.94 if person.gender == "f" else 1.03
-    thick = {"sneakers": 1.1, "boots": 1.15, "sandals": 0.86, "leather": 0.95, "heels": 0.8}[kind]
-    profile = (
-        # ahead of the ankle, half width, half height
-        (-0.040, 0.020, 0.021),
-        (-0.018, 0.0245, 0.0255),
-        (0.012, 0.0265, 0.0265),
-        (0.050, 0.0300, 0.0205),
-        (0.085, 0.0320, 0.0160),
-        (0.105, 0.0270 if kind not in ("leather", "heels") else 0.020, 0.0125),
-    )
-    rings = []
-    for reach, a, b in profile:
-        point = ankle + ahead * reach * size + up * (-0.036 + b * thick)
-        rings.append((*point, a * (thick * 0.5 + 0.5) * size, b * thick))
-    paint = ShoePaint(kind, dye_, wardrobe.skin, ankle, 0.22 if kind in ("leather", "heels") else 0.04)
-    figure.tube(rings, paint, power=2.5, ends=(0.7, 0.9))
-    if kind == "boots":
-        shaft = _limb(leg, [(1.48, 0.040, 0.043, -0.007), (1.7, 0.034, 0.037, -0.006), (1.95, 0.0285, 0.033, -0.002),
-                            (2.06, 0.028, 0.034, 0.0)])  # fmt: skip
-        figure.tube(shaft, Cloth(Weave("solid", dye_, dye_, 1, 1, False, 0, (0.1, 0.4)), crease=0.06, gloss=0.12))
-    elif kind == "heels":
-        heel = ankle - ahead * 0.034 * size - up * 0.02
-        foot = heel + np.array([0, -0.034, 0.0])
-        figure.tube([(*heel, 0.011, 0.011), (*foot, 0.006, 0.006)], Plain(dye_ * F(0.8), gloss=0.2), ends=(0, 0.3))
 
 
 def trunk_rings(pose: Pose, hem: float, loose: float, neck: float, flare: float = 0.0) -> list[tuple[float, ...]]:
@@ -303,32 +134,50 @@ def _top_details(person: Person, pose: Pose, wardrobe: Wardrobe) -> tuple[Detail
     return (tailoring,)
 
 
+@dataclass(frozen=True, slots=True)
+class Neckline:
+    """A round neck, and arm holes where there are no sleeves."""
+
+    low: float
+    pose: Pose
+    sleeveless: bool
+
+    def _edge(self, position: Floats) -> Floats:
+        """How far below the neckline a point lies."""
+        x, y, z = np.abs(position[:, 0]), position[:, 1] - F(self.pose.lift), position[:, 2]
+        line = np.where(z > 0, F(self.low), F(0.846)) + F(9) * np.maximum(x - F(0.012), 0) ** 2
+        return line - y
+
+    def cut(self, position: Floats) -> Bools:
+        inside = self._edge(position) > 0
+        if self.sleeveless:
+            x, y = np.abs(position[:, 0]), position[:, 1] - F(self.pose.lift)
+            hole = F(self.pose.shoulder * 0.78) + F(2.2) * np.maximum(F(0.775) - y, 0)
+            inside &= x < hole
+        return inside
+
+    def trim(self, surface: Surface, colours: Floats) -> Floats:
+        band = step(F(0.007) - np.abs(self._edge(surface.position) - F(0.003)), 0.002)
+        return colours * (1 - F(0.14) * band)[:, None]
+
+
 def add_top(figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wardrobe) -> None:
     """The garment next to the body and, over it, the outer one."""
     straps = _straps(person, pose, wardrobe)
     kind = person.top
     outer = person.has_outer
     details = _top_details(person, pose, wardrobe)
+    hem = HEMS[kind] if not outer else max(HEMS[kind], OUTER_HEMS[person.outer] + 0.014)
+    cut = None
+    if kind in NECKLINES:
+        neckline = Neckline(NECKLINES[kind][pose.female], pose, sleeve_share(person, wardrobe) == 0)
+        details = (*details, neckline.trim)
+        cut = neckline.cut
+        if neckline.sleeveless:
+            figure.tube(trunk_rings(pose, 0.68, 0.0015, 0.85), Skin(wardrobe.skin), power=2.25)
+    rings = trunk_rings(pose, hem, LOOSE[kind], 0.860)
     paint = Cloth(wardrobe.top, crease=0.10, hanging=True, details=details if outer else details + straps)
-    bare = kind in ("tshirt", "tank", "dress")
-    rings = trunk_rings(pose, HEMS[kind], LOOSE[kind], 0.846 if bare else 0.862)
-    if kind in ("tank", "dress") and not (kind == "dress" and wardrobe.tights):
-        half = F(pose.shoulder * 0.80)
-        lift, scoop = F(pose.lift), F(0.035)
-
-        def armholes(position: Floats) -> np.ndarray:
-            x, y = np.abs(position[:, 0]), position[:, 1] - lift
-            low = np.where(position[:, 2] > 0, F(0.80), F(0.815)) + F(8) * np.maximum(x - scoop, 0) ** 2
-            return ((x < half) | (y < F(0.745))) & ((y < low) | (x > F(0.042)))
-
-        figure.tube(trunk_rings(pose, 0.68, 0.0015, 0.85), Skin(wardrobe.skin), power=2.25)
-        figure.tube(rings, paint, power=2.25, cut=armholes, over=0.016)
-    else:
-        figure.tube(rings, paint, power=2.25, over=0.016)
-    if bare and kind == "tshirt":
-        x, y, z = pose.trunk(0.846)
-        figure.tube([(x, y + 0.004, z - 0.003, 0.052, 0.046), (x, y - 0.006, z - 0.003, 0.058, 0.050)],
-                    Plain(wardrobe.top.colour * F(0.9)), ends=(0.12, 0.1))  # fmt: skip
+    figure.tube(rings, paint, power=2.25, cut=cut, over=0.016)
     if outer:
         _add_outer(figure, pose, person, shot, wardrobe, straps)
     elif kind in ("shirt", "hoodie", "sweater"):
@@ -346,7 +195,7 @@ def _add_collar(figure: Figure, pose: Pose, kind: str, weave: Weave) -> None:
     opening = 0.012 if kind == "shirt" else 0.02
     z0, top = F(z), F(y)
 
-    def cut(position: Floats) -> np.ndarray:
+    def cut(position: Floats) -> Bools:
         gap = F(opening) + F(0.4) * np.maximum(position[:, 1] - top, 0)
         return ~((np.abs(position[:, 0]) < gap) & (position[:, 2] > z0))
 
@@ -404,7 +253,7 @@ def _add_outer(
     rings = trunk_rings(pose, hem, OUTER_LOOSE[kind], 0.862, flare=0.09 if kind == "coat" else 0.0)
     middle, lift = F(pose.trunk(0.7)[2] * 0.0), F(pose.lift)
 
-    def opened(position: Floats) -> np.ndarray:
+    def opened(position: Floats) -> Bools:
         x, y, z = position[:, 0] - F(0.004), position[:, 1] - lift, position[:, 2]
         gap = F(0.020) + np.clip(F(0.86) - y, 0, 0.55) * F(0.085)
         return ~((np.abs(x) < gap) & (z > middle))
@@ -413,7 +262,7 @@ def _add_outer(
     x, y, z = pose.trunk(0.85)
     z0 = F(z)
 
-    def collar_cut(position: Floats) -> np.ndarray:
+    def collar_cut(position: Floats) -> Bools:
         gap = F(0.012 if kind in ("jacket", "puffer") and not shot.outer_open else 0.024)
         return ~((np.abs(position[:, 0]) < gap) & (position[:, 2] > z0))
 
@@ -428,12 +277,18 @@ def _arm_rings(arm: Arm, inner: np.ndarray, rows: list[tuple[float, float]]) -> 
     return rings + [(*arm.at(share), a, a * 1.04) for share, a in rows]
 
 
+def sleeve_share(person: Person, wardrobe: Wardrobe) -> float:
+    """How far the sleeves of the top reach: 0 = none, 1 = elbow, 2 = wrist."""
+    shirt = 1.97 if wardrobe.long_sleeves else 0.85
+    dress = 0.55 if wardrobe.tights else 0.0
+    return {"tshirt": 0.78, "shirt": shirt, "sweater": 1.97, "hoodie": 1.97, "tank": 0.0, "dress": dress}[person.top]
+
+
 def add_arms(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> None:
     """Arms, sleeves and hands."""
     g = (0.5 + 0.5 * pose.girth) * (0.90 if pose.female else 1.06)
     skin = Skin(wardrobe.skin)
-    reach = {"tshirt": 0.78, "shirt": 1.97 if wardrobe.long_sleeves else 0.85, "sweater": 1.97, "hoodie": 1.97,
-             "tank": 0.0, "dress": 0.55 if wardrobe.tights else 0.0}[person.top]  # fmt: skip
+    reach = sleeve_share(person, wardrobe)
     weave, loose = wardrobe.top, LOOSE[person.top] * 0.8 + 0.001
     if weave.pattern == "print":
         weave = replace(weave, pattern="solid")

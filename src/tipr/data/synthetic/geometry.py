@@ -56,7 +56,8 @@ class Surface:
 class Paint(Protocol):
     """A material: the colour of surface samples, (n, 3) in 0 .. 1 before light. `gloss` is the strength of highlights."""
 
-    gloss: float
+    @property
+    def gloss(self) -> float: ...
 
     def __call__(self, surface: Surface) -> Floats: ...
 

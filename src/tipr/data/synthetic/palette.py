@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-"""Any float32 array; the shapes are in the docstrings."""
+Floats = npt.NDArray[np.floating[Any]]
+"""Any array of floats, float32 in practice; the shapes are in the docstrings."""
 
 DYES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "black": ((26, 26, 30), (36, 35, 39)),
@@ -54,7 +56,7 @@ def dye(generator: np.random.Generator, name: str) -> Floats:
     """One dye of the colour `name` with a little variation, (3,) in 0 .. 1."""
     dyes = DYES[name]
     base = np.array(dyes[int(generator.integers(len(dyes)))], dtype=np.float32)
-    shifted = base + generator.normal(0, 4, 3).astype(np.float32)
+    shifted = base + np.float32(generator.normal(0, 4)) + generator.normal(0, 1.5, 3).astype(np.float32)
     return np.clip(shifted, 4, 250) / np.float32(255)
 
 

@@ -12,10 +12,12 @@ from tipr.data.synthetic import occlusion
 from tipr.data.synthetic.accessories import add_bag, add_hat, add_held, add_scarf
 from tipr.data.synthetic.attributes import Person, Shot, sample_person, sample_shot
 from tipr.data.synthetic.body import Pose, add_head, pose_of
-from tipr.data.synthetic.garments import Wardrobe, add_arms, add_hips, add_legs, add_top
+from tipr.data.synthetic.garments import add_arms, add_hips, add_top
 from tipr.data.synthetic.geometry import Figure, Raster, View, rasterise
+from tipr.data.synthetic.legwear import add_legs
 from tipr.data.synthetic.palette import Floats
 from tipr.data.synthetic.scene import PLATE, PLATES, Camera, World
+from tipr.data.synthetic.wardrobe import Wardrobe
 
 F = np.float32
 Pixels = npt.NDArray[np.uint8]

@@ -81,7 +81,7 @@ def _camera(seed: int, number: int) -> Camera:
         pitch=float(np.radians(r.uniform(3, 18))),
         light=(light / np.linalg.norm(light)).astype(F),
         ambient=float(r.uniform(0.46, 0.64)),
-        gain=np.exp(r.normal(0, 0.022, 3)).astype(F),
+        gain=np.exp(r.normal(0, 0.013, 3)).astype(F),
         exposure=float(r.uniform(0.90, 1.12)),
         gamma=float(r.uniform(0.88, 1.14)),
         saturation=float(r.uniform(0.86, 1.08)),
