@@ -116,12 +116,15 @@ def read_irra(path: Path, config: Mapping[str, Any] | Path | None = None) -> Irr
     elif "mlm" not in losses:
         notices.append("the interaction encoder was left out")
 
+    heads = options.fusion_heads or default_heads(tower.embed_dim)
+    if tower.embed_dim % heads:
+        raise ConfigError(f"fusion_heads {heads} does not divide {tower.embed_dim}, the width of the joint space")
     settings = IrraConfig(
         losses=losses,
         weights=options.weights,
         temperature=options.temperature,
         depth=depth,
-        heads=options.fusion_heads or default_heads(tower.embed_dim),
+        heads=heads,
         new_rate=options.new_rate,
         bias_rate=options.bias_rate,
     )

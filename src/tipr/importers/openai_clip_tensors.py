@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from math import isqrt
 from pathlib import Path
@@ -52,7 +53,9 @@ def read_tensors(path: Path) -> Tensors:
         WeightsError: the file is missing, is not a checkpoint, or holds more than plain tensors and numbers.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks about foreign pickles; what matters is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"no checkpoint at {path}") from None
     except pickle.UnpicklingError:

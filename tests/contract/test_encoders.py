@@ -1,0 +1,91 @@
+"""What every entry of ENCODERS promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_encoders import SMALL, make_encoder
+
+import tipr.encoders
+from tipr.config import Section
+from tipr.encoders import ENCODERS, Encoder
+
+NOT_ENCODERS = {"__init__", "base", "tokenizers", "clip_tokenizer"}
+
+every_encoder = pytest.mark.parametrize("name", ENCODERS)
+
+
+def make(name: str) -> Encoder:
+    return make_encoder(name).eval()
+
+
+def captions() -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.zeros(3, 10, dtype=torch.long)
+    for row, length in enumerate((4, 10, 7)):
+        ids[row, :length] = torch.tensor([58, *range(5, 3 + length), 59])
+    return ids, ids > 0
+
+
+def test_every_file_is_listed() -> None:
+    folder = Path(next(iter(tipr.encoders.__path__)))
+    assert {path.stem for path in folder.glob("*.py")} - NOT_ENCODERS == set(ENCODERS)
+
+
+@every_encoder
+def test_config_round_trips(name: str) -> None:
+    cls = ENCODERS[name]
+    config = cls.Config.model_validate(SMALL[name])
+    assert isinstance(config, Section)
+    assert cls.name == config.name == name
+    assert cls.Config.model_validate_json(config.model_dump_json()) == config
+    assert make(name).config == config  # type: ignore[union-attr]
+
+
+@every_encoder
+def test_shapes_dtypes_and_attributes(name: str) -> None:
+    encoder, (ids, mask) = make(name), captions()
+    assert encoder.image_size == SMALL[name]["image_size"]
+    assert (encoder.max_tokens, encoder.vocabulary_size) == (10, 60)
+    image, text = encoder.encode_image(torch.randn(2, 3, *encoder.image_size)), encoder.encode_text(ids, mask)
+    for encoded, rows in ((image, 2), (text, 3)):
+        length = encoded.tokens.shape[1]
+        assert encoded.tokens.shape == (rows, length, encoder.embed_dim)
+        assert encoded.pooled.shape == (rows, encoder.embed_dim)
+        assert encoded.mask.shape == (rows, length)
+        assert encoded.mask.dtype == torch.bool
+        assert encoded.tokens.dtype == encoded.pooled.dtype == torch.float32
+    assert torch.equal(text.mask, mask)
+
+
+@every_encoder
+def test_pooled_does_not_depend_on_padding_or_neighbours(name: str) -> None:
+    encoder, (ids, mask) = make(name), captions()
+    with torch.no_grad():
+        together = encoder.encode_text(ids, mask).pooled
+        alone = encoder.encode_text(ids[:1, :4], mask[:1, :4]).pooled
+        pixels = torch.randn(3, 3, *encoder.image_size)
+        images, image = encoder.encode_image(pixels).pooled, encoder.encode_image(pixels[1:2]).pooled
+    torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(images[1:2], image, rtol=1e-4, atol=1e-5)
+
+
+@every_encoder
+def test_bf16_autocast_gives_float32_of_the_same_direction(name: str) -> None:
+    encoder, (ids, mask) = make(name), captions()
+    with torch.no_grad():
+        expected = encoder.encode_text(ids, mask).pooled
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = encoder.encode_text(ids, mask).pooled
+    assert got.dtype == torch.float32
+    assert float(torch.cosine_similarity(got, expected).min()) > 0.999
+
+
+@every_encoder
+def test_different_inputs_give_different_features(name: str) -> None:
+    encoder, (ids, mask) = make(name), captions()
+    other = ids.clone()
+    other[:, 1] = 40
+    with torch.no_grad():
+        assert not torch.allclose(encoder.encode_text(ids, mask).pooled, encoder.encode_text(other, mask).pooled)

@@ -1,0 +1,115 @@
+"""What every entry of METHODS promises, over every encoder."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from small_encoders import make_encoder
+
+import tipr.methods
+from tipr.config import Section
+from tipr.data.batch import IGNORE, TrainBatch
+from tipr.encoders import ENCODERS, Encoder
+from tipr.methods import METHODS, Method, StepContext
+
+NOT_METHODS = {"__init__", "base", "interaction", "memory_bank"}
+
+every_method = pytest.mark.parametrize("name", METHODS)
+every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
+
+
+def make(name: str, encoder_name: str) -> Method:
+    cls, encoder = METHODS[name], make_encoder(encoder_name)
+    return cls.build(cls.Config(), encoder, identities=3, mask_id=57, vocabulary_size=encoder.vocabulary_size)  # type: ignore[arg-type]
+
+
+def make_batch(encoder: Encoder, rows: int = 4) -> TrainBatch:
+    g = torch.Generator().manual_seed(0)
+    ids = torch.zeros(rows, 10, dtype=torch.long)
+    ids[:, 0], ids[:, 1:7], ids[:, 7] = 58, torch.randint(4, 50, (rows, 6), generator=g), 59
+    labels = torch.full_like(ids, IGNORE)
+    labels[:, 2] = ids[:, 2]
+    return TrainBatch(
+        pixels=torch.randn(rows, 3, *encoder.image_size, generator=g),
+        ids=ids,
+        mask=ids > 0,
+        masked_ids=torch.where(labels == IGNORE, ids, 57),
+        mlm_labels=labels,
+        identity=torch.arange(rows) % 3,
+        row=torch.arange(rows),
+    )
+
+
+def feeds_tokens_only(method: Method, batch: TrainBatch) -> set[str]:
+    """Encoder parameters that no pooled feature depends on: a method without MLM has no use for them."""
+    image, text = method.encoder.encode_image(batch.pixels), method.encoder.encode_text(batch.ids, batch.mask)
+    names, parameters = zip(*method.encoder.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(image.pooled.sum() + text.pooled.sum(), parameters, allow_unused=True)
+    return {f"encoder.{name}" for name, gradient in zip(names, gradients, strict=True) if gradient is None}
+
+
+def test_every_file_is_listed() -> None:
+    folder = Path(next(iter(tipr.methods.__path__)))
+    assert {path.stem for path in folder.glob("*.py")} - NOT_METHODS == set(METHODS)
+
+
+@every_method
+def test_name_config_and_key_agree(name: str) -> None:
+    cls = METHODS[name]
+    assert cls.name == name
+    assert issubclass(cls.Config, Section)
+    assert cls.Config().name == name
+
+
+@every_encoder
+@every_method
+def test_a_step_gives_finite_scalars_and_a_gradient_for_what_is_used(name: str, encoder_name: str) -> None:
+    method = make(name, encoder_name)
+    batch = make_batch(method.encoder)
+    before = copy.deepcopy(batch)
+    output = method(batch, StepContext())
+    assert output.losses
+    for key, value in {**output.losses, **output.logs}.items():
+        assert value.shape == (), key
+        assert torch.isfinite(value), key
+    assert not any(log.requires_grad for log in output.logs.values())
+    sum(output.losses.values(), torch.tensor(0.0)).backward()
+    silent = {key for key, parameter in method.named_parameters() if parameter.grad is None}
+    assert silent <= (set() if method.uses_mlm else feeds_tokens_only(method, batch))
+    assert all(torch.equal(getattr(batch, key), value) for key, value in vars(before).items())
+
+
+@every_method
+def test_factors_cover_every_parameter_with_sane_values(name: str) -> None:
+    method = make(name, "compact")
+    for parameter, _ in method.named_parameters():
+        rate, decay = method.learning_rate_factor(parameter)
+        assert rate > 0
+        assert decay >= 0
+    assert len(method.parameter_groups(learning_rate=1e-3, weight_decay=0.1)) <= 5
+
+
+@every_method
+def test_state_survives_a_strict_reload(name: str) -> None:
+    method, other = make(name, "compact"), make(name, "compact")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(method.state_dict(), strict=True)
+    batch = make_batch(method.encoder)
+    method.eval()
+    other.eval()
+    torch.testing.assert_close(other(batch, StepContext()).losses, method(batch, StepContext()).losses)
+
+
+@every_method
+def test_search_needs_the_encoder_only(name: str) -> None:
+    method = make(name, "clip")
+    assert {key.removeprefix("encoder.") for key in method.state_dict() if key.startswith("encoder.")} == set(
+        method.encoder.state_dict()
+    )
+    assert isinstance(method.uses_mlm, bool)
+    assert method.notices == ()
