@@ -25,6 +25,10 @@ SPLITS = ("train", "val", "test")
 MISSING_SHOWN = 5
 
 
+class SplitMissing(DatasetError):
+    """A data set that can be read has no such split."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image-caption pair; `identity` counts from 0 inside its split, `image_id` is the gallery position."""
@@ -214,7 +218,8 @@ class DatasetReader(ABC):
             languages: languages to keep; all when None.
 
         Raises:
-            DatasetError: what is missing or wrong, in one line.
+            SplitMissing: the data set is there and has no record of that split.
+            DatasetError: what else is missing or wrong, in one line.
         """
 
 

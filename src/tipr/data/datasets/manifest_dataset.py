@@ -13,6 +13,7 @@ from tipr.data.samples import (
     DatasetReader,
     ImageItem,
     Split,
+    SplitMissing,
     check_disjoint,
 )
 from tipr.errors import DatasetError
@@ -71,7 +72,8 @@ def split_of_records(
         languages: languages to keep; all when None.
 
     Raises:
-        DatasetError: see the messages below.
+        SplitMissing: no record belongs to the split.
+        DatasetError: records without split, identity or with a box; people on both sides; missing files.
     """
     without = sum(record.split is None for _, record in records)
     if without and without < len(records):
@@ -79,7 +81,7 @@ def split_of_records(
     chosen = [(line, record) for line, record in records if (record.split or "test") == split]
     if not chosen:
         there = sorted({record.split or "test" for _, record in records}, key=SPLITS.index)
-        raise DatasetError(f"{path}: no record of split {split!r}; splits there: {', '.join(there) or 'none'}")
+        raise SplitMissing(f"{path}: no record of split {split!r}; splits there: {', '.join(there) or 'none'}")
     people: dict[str, set[int | str]] = {}
     for line, record in records:
         if record.identity is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipr.data.datasets.manifest_dataset import manifest_path, split_of_records
 from tipr.data.manifest import MANIFEST_NAME, iterate_manifest
-from tipr.data.samples import LANGUAGES, SPLITS, DatasetFacts, DatasetReader, Split
+from tipr.data.samples import LANGUAGES, SPLITS, DatasetFacts, DatasetReader, Split, SplitMissing
 from tipr.errors import DatasetError
 
 PARAPHRASE_NAME = "paraphrase.jsonl"
@@ -33,6 +33,8 @@ class SyntheticDataset(DatasetReader):
             raise DatasetError(f"{root}: unknown split {split!r}; allowed: {', '.join(self.facts.splits)}")
         if split == "paraphrase":
             path = manifest_path(root, PARAPHRASE_NAME)
+            if path.stat().st_size == 0:
+                raise SplitMissing(f"{path} is empty: the set has no test people")
             records = [(line, replace(record, split="test")) for line, record in iterate_manifest(path)]
             return split_of_records(path, records, "test", languages, name="paraphrase")
         path = manifest_path(root, MANIFEST_NAME)
