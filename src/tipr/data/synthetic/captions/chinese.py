@@ -31,7 +31,7 @@ class ChineseWriter(Writer):
         self.pronoun = self.word("pronoun:" + facts.gender)
 
     def color(self, color: str) -> str:
-        return self.chance.pick(self.style.colors[color])[0]
+        return self.color_forms(color)[0]
 
     def pattern(self, item: Item, color: str) -> tuple[str, str]:
         """What stands before the colour and what stands between colour and noun."""

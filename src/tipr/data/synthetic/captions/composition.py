@@ -64,6 +64,7 @@ class Style:
         words: the other lists of words by topic.
         phrases: verb phrases of loose facts; key "fact" or "fact:value", the longer key first.
         tails: sentence templates for one verb phrase (slot `a`) or two (`a`, `b`), in this order.
+        familiar: another style, from which this share of nouns and colours is taken instead.
         accessories: chance that hat, scarf and glasses join the list of clothes.
     """
 
@@ -74,6 +75,8 @@ class Style:
     phrases: Mapping[str, tuple[str, ...]]
     tails: tuple[tuple[str, ...], tuple[str, ...]]
     accessories: float = 0.5
+    familiar: Style | None = None
+    familiar_share: float = 0.0
     lots: tuple[Plan, ...] = field(init=False)
     phrase_templates: Mapping[str, tuple[Template, ...]] = field(init=False)
     tail_templates: tuple[tuple[Template, ...], ...] = field(init=False)
@@ -135,9 +138,17 @@ class Writer(ABC):
         templates = self.style.phrase_templates
         return self.chance.pick(templates.get(f"{name}:{kind}") or templates[name])
 
+    def source(self) -> Style:
+        """Where the next noun or colour comes from: the style itself or the familiar words beside it."""
+        style = self.style
+        return style.familiar if style.familiar is not None and self.chance.below(style.familiar_share) else style
+
+    def color_forms(self, color: str) -> tuple[str, ...]:
+        return self.chance.pick(self.source().colors[color])
+
     def noun_forms(self, kind: str) -> tuple[str, ...]:
         """A noun for a thing; a few things are called otherwise on a woman."""
-        nouns = self.style.nouns
+        nouns = self.source().nouns
         return self.chance.pick(nouns.get(f"{kind}:{self.facts.gender}") or nouns[kind])
 
     def word(self, topic: str) -> str:

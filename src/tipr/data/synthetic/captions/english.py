@@ -27,7 +27,7 @@ class EnglishWriter(Writer):
         self.pronoun, self.possessive, self.object = PRONOUNS[facts.gender]
 
     def color(self, color: str) -> str:
-        return self.chance.pick(self.style.colors[color])[0]
+        return self.color_forms(color)[0]
 
     def noun_phrase(self, item: Item, *, pair: float = 0.3) -> str:
         """A noun phrase with its article: a red and white striped shirt; a pair of blue jeans."""

@@ -32,7 +32,7 @@ class FrenchWriter(Writer):
         self.pronoun = "elle" if self.gender == "f" else "il"
 
     def color(self, color: str, form: int) -> str:
-        forms = self.chance.pick(self.style.colors[color])
+        forms = self.color_forms(color)
         return forms[form] if len(forms) > 1 else forms[0]
 
     def noun_phrase(self, item: Item) -> str:

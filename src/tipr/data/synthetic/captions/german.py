@@ -49,12 +49,11 @@ class GermanWriter(Writer):
         self.pronoun = "sie" if self.gender == "f" else "er"
 
     def color(self, color: str, ending: str) -> str:
-        stem, *fixed = self.chance.pick(self.style.colors[color])
+        stem, *fixed = self.color_forms(color)
         return stem if fixed else stem + ending
 
     def noun_phrase(self, item: Item, case: str = "acc") -> str:
         """A noun phrase in a case: einen rot-weiß gestreiften Pullover; schwarzen Schuhen (dative)."""
-        chance = self.chance
         noun, gender, *before = self.noun_forms(item.kind)
         ending = ENDINGS[case][gender]
         article = ARTICLES[case][gender]
@@ -63,10 +62,10 @@ class GermanWriter(Writer):
         after = ""
         color, second = item.color, item.pattern_color
         if item.pattern == "striped" and color and second and "striped:compound" in self.style.words:
-            stems = (compound_stem(chance.pick(self.style.colors[key])) for key in (color, second))
+            stems = (compound_stem(self.color_forms(key)) for key in (color, second))
             parts.append(f"{'-'.join(stems)} {self.word('striped:compound')}{ending}")
         elif item.pattern == "plaid" and color and not second:
-            parts.append(f"{chance.pick(self.style.colors[color])[0]} {self.word('plaid')}{ending}")
+            parts.append(f"{self.color_forms(color)[0]} {self.word('plaid')}{ending}")
         else:
             if color:
                 parts.append(self.color(color, ending))

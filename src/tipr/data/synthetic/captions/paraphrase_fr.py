@@ -1,8 +1,13 @@
-"""French words and sentence plans of the paraphrase test set; none of its plans occurs in the training captions."""
+"""French words and sentence plans of the paraphrase test set.
+
+None of its plans, and none of its own words, occurs in training captions. Half of the nouns and colours are taken
+from the training words, for a reader who knows only those cannot guess all the others.
+"""
 
 from __future__ import annotations
 
 from tipr.data.synthetic.captions.composition import Plan, Style
+from tipr.data.synthetic.captions.lexicon_fr import TRAINING
 
 PARAPHRASE = Style(
     plans=(
@@ -133,4 +138,6 @@ PARAPHRASE = Style(
         ),
     ),
     accessories=0.35,
+    familiar=TRAINING,
+    familiar_share=0.5,
 )

@@ -1,8 +1,13 @@
-"""Chinese words and sentence plans of the paraphrase test set; none of its plans occurs in the training captions."""
+"""Chinese words and sentence plans of the paraphrase test set.
+
+None of its plans, and none of its own words, occurs in training captions. Half of the nouns and colours are taken
+from the training words, for a reader who knows only those cannot guess all the others.
+"""
 
 from __future__ import annotations
 
 from tipr.data.synthetic.captions.composition import Plan, Style
+from tipr.data.synthetic.captions.lexicon_zh import TRAINING
 
 PARAPHRASE = Style(
     plans=(
@@ -134,4 +139,6 @@ PARAPHRASE = Style(
         ("与此同时，{pronoun}{a}，并且{b}。", "另外，{pronoun}{a}，同时{b}。"),
     ),
     accessories=0.35,
+    familiar=TRAINING,
+    familiar_share=0.5,
 )
