@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tipr.cli import DONE, SKIPPED, options
+from tipr.cli import DONE, SKIPPED, options, output
 
 if TYPE_CHECKING:
     from tipr.data.samples import Split
@@ -102,9 +102,9 @@ def command(
     if reworded is not None:
         tree["paraphrase"] = reworded.to_json()
     if out is not None:
-        out.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        out.write_text(output.json_text(tree) + "\n", encoding="utf-8")
     if as_json:
-        click.echo(json.dumps(tree, indent=2, ensure_ascii=False))
+        output.show(output.json_text(tree))
     else:
         _print(evaluation, reworded)
     return SKIPPED if evaluation.skipped else DONE
@@ -147,7 +147,7 @@ def _print(evaluation: Evaluation, reworded: Evaluation | None) -> None:
     """The tables and the sentences that must be read with them, on stdout."""
     forward, reverse = evaluation.text_to_image, evaluation.image_to_text
     people = f"{evaluation.identities:,} people, {evaluation.images:,} images, {evaluation.captions:,} captions"
-    click.echo(f"{evaluation.model or 'model'} on split {evaluation.split}: {people}")
+    output.show(f"{output.safe(evaluation.model) or 'model'} on split {output.safe(evaluation.split)}: {people}")
     with_interval = evaluation.draws > 0
     header, rows = _table(forward, with_interval)
     if reworded is not None:
@@ -165,16 +165,16 @@ def _print(evaluation: Evaluation, reworded: Evaluation | None) -> None:
         header, rows = _table(reverse, with_interval)
         _draw("Image to text", header, [*rows, _row("chance", reverse.chance, with_interval)])
     if with_interval:
-        click.echo(
+        output.show(
             f"Percent. Interval: {evaluation.level:.0%} of {evaluation.draws:,} bootstrap draws over identities, "
             f"seed {evaluation.seed}."
         )
     if evaluation.skipped:
-        click.echo(f"{evaluation.skipped:,} queries have nothing to find in the gallery and are left out.")
+        output.show(f"{evaluation.skipped:,} queries have nothing to find in the gallery and are left out.")
     if evaluation.selection:
-        click.echo(f"Weights chosen on: {evaluation.selection}.")
+        output.show(f"Weights chosen on: {output.safe(evaluation.selection)}.")
     for note in evaluation.notes:
-        click.echo(f"Note: {note}")
+        output.show(f"Note: {output.safe(note)}")
 
 
 def _each(scores: Scores) -> list[Score]:
@@ -214,8 +214,8 @@ def _draw(title: str, header: Sequence[str], rows: Rows) -> None:
         Console(highlight=False).print(table)
         return
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
-    click.echo(f"\n{title}")
+    output.show(f"\n{title}")
     for line in [header, *rows]:
         cells = [line[0].ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(line[1:], widths[1:], strict=True))]
-        click.echo("  ".join(cells).rstrip())
-    click.echo()
+        output.show("  ".join(cells).rstrip())
+    output.show()

@@ -1,0 +1,240 @@
+"""Ranking metrics by counting against a full argsort of each row, side by side in one process, both warm.
+
+    python benchmarks/ranking.py [--write] [--repeat 3]
+
+Both start from float32 features and end with R@1, R@5, R@10, mAP and mINP, the matrix product included. The baseline
+scores blocks of 1,024 queries, sorts every row in full and reads the ranks of the relevant images from the order. The
+figure to look at is the ratio to `torch.argsort(descending=True, stable=True)`, which obeys the same tie rule; NumPy's
+stable sort and two sorts that break ties in any order are timed beside it. Memory is what the process needs at most
+beyond what it held before, inputs and warm-up excluded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tipr.metrics import RetrievalMetrics, retrieval_metrics_from_features
+
+RESULT = Path(__file__).parent / "results" / "ranking.json"
+BLOCK = 1024
+WIDTH = 512
+KS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Queries, gallery images and identities of a test split, and the ratio that is asked for."""
+
+    name: str
+    queries: int
+    gallery: int
+    identities: int
+    wanted: float
+
+
+SIZES = (
+    Size("CUHK-PEDES test", 6_156, 3_074, 1_000, wanted=8.0),
+    Size("ICFG-PEDES test", 19_848, 19_848, 1_000, wanted=12.0),
+)
+SORTS: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
+    "torch.argsort(descending, stable)": lambda scores: torch.argsort(
+        scores, dim=1, descending=True, stable=True
+    ).numpy(),
+    "numpy.argsort(-scores, kind='stable')": lambda scores: np.argsort(-scores.numpy(), axis=1, kind="stable"),
+    "torch.argsort(descending), any tie order": lambda scores: torch.argsort(scores, dim=1, descending=True).numpy(),
+    "numpy.argsort(-scores), any tie order": lambda scores: np.argsort(-scores.numpy(), axis=1),
+}
+MAIN = next(iter(SORTS))
+
+
+def features(size: Size, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Unit rows near one centre a person, so that the relevant images stand high, though not all first."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((size.identities, WIDTH), dtype=np.float32)
+
+    def side(count: int) -> tuple[np.ndarray, np.ndarray]:
+        identity = np.sort(np.arange(count) % size.identities)
+        rows = centres[identity] + 3.0 * random.standard_normal((count, WIDTH), dtype=np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True), identity
+
+    (query, of_queries), (gallery, of_gallery) = side(size.queries), side(size.gallery)
+    return query, gallery, of_queries, of_gallery
+
+
+def by_sorting(
+    sort: Callable[[torch.Tensor], np.ndarray],
+    query: np.ndarray,
+    gallery: np.ndarray,
+    of_queries: np.ndarray,
+    of_gallery: np.ndarray,
+) -> dict[str, float]:
+    """The metrics from the full order of every row, in blocks; as lean after the sort as NumPy allows."""
+    right = torch.from_numpy(gallery).T.contiguous()  # the same quick product as ours
+    found = dict.fromkeys(KS, 0)
+    precision = penalty = 0.0
+    for begin in range(0, len(query), BLOCK):
+        order = sort(torch.from_numpy(query[begin : begin + BLOCK]) @ right)
+        row, column = np.nonzero(of_gallery[order] == of_queries[begin : begin + BLOCK, None])
+        rank = column + 1
+        count = np.bincount(row, minlength=len(order))
+        start = np.concatenate([[0], np.cumsum(count)[:-1]])
+        nth = np.arange(len(row)) - start[row] + 1
+        precision += float((np.add.reduceat(nth / rank, start) / count).sum())
+        penalty += float((count / rank[start + count - 1]).sum())
+        for k in KS:
+            found[k] += int((rank[start] <= k).sum())
+    share = 100.0 / len(query)
+    return {**{f"R@{k}": found[k] * share for k in KS}, "mAP": precision * share, "mINP": penalty * share}
+
+
+def named(metrics: RetrievalMetrics) -> dict[str, float]:
+    """Our metrics under the baseline's names."""
+    return {
+        **{f"R@{k}": value for k, value in metrics.recall.items()},
+        "mAP": metrics.mean_ap,
+        "mINP": metrics.mean_inp,
+    }
+
+
+def memory(field: str) -> float:
+    """A memory field of this process in MiB, such as VmRSS."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def peak_beyond(run: Callable[[], object]) -> float:
+    """MiB that `run` needs at most beyond what the process holds before it."""
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    run()
+    return memory("VmHWM") - before
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def measure(size: Size, repeat: int) -> dict[str, object]:
+    """One row of the result: times, ratios, memory, agreement."""
+    arguments = features(size)
+
+    def ours() -> RetrievalMetrics:
+        return retrieval_metrics_from_features(*arguments)
+
+    small = Size("warm-up", BLOCK, BLOCK, 100, wanted=1.0)
+    for sort in SORTS.values():
+        by_sorting(sort, *features(small))
+    result = named(ours())
+    peak = peak_beyond(ours)
+    times: dict[str, list[float]] = {name: [] for name in ("ours", *SORTS)}
+    worst = 0.0
+    for turn in range(repeat):
+        times["ours"].append(seconds(ours))
+        for name, sort in SORTS.items():
+            if turn and name != MAIN:
+                continue  # the others are there for orientation
+            times[name].append(seconds(lambda sort=sort: by_sorting(sort, *arguments)))
+        print(f"  turn {turn + 1}: " + ", ".join(f"{name} {t[-1]:.2f} s" for name, t in times.items()), flush=True)
+    slow = by_sorting(SORTS[MAIN], *arguments)
+    worst = max(abs(slow[name] - result[name]) for name in slow)
+    ratios = [slow / fast for slow, fast in zip(times[MAIN], times["ours"], strict=True)]
+    return {
+        "name": size.name,
+        "queries": size.queries,
+        "gallery": size.gallery,
+        "identities": size.identities,
+        "width": WIDTH,
+        "metrics": {name: round(value, 4) for name, value in result.items()},
+        "largest_difference_of_metrics": worst,
+        "seconds": {name: [round(t, 3) for t in values] for name, values in times.items()},
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "median_ratio": round(statistics.median(ratios), 2),
+        "wanted_ratio": size.wanted,
+        "other_ratios": {name: round(times[name][0] / times["ours"][0], 2) for name in SORTS if name != MAIN},
+        "peak_mib_beyond_inputs": round(peak, 1),
+    }
+
+
+def first_call() -> float:
+    """Seconds that the first compiled call of a process takes longer than the second, in a process of its own."""
+    program = (
+        "import time, numpy as np; from tipr.metrics import retrieval_metrics as m; import torch\n"
+        "s = np.eye(8, dtype=np.float32); t = []\n"
+        "for _ in range(2): b = time.perf_counter(); m(s, range(8), range(8), backend='numba');"
+        " t.append(time.perf_counter() - b)\n"
+        "print(t[0] - t[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def processor() -> str:
+    """Name of the processor, as Linux gives it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def commit() -> str:
+    """The commit that was measured."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def main() -> None:
+    """Measure, print, and write the result file on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=3, help="turns; the median ratio counts")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    options = parser.parse_args()
+    load = os.getloadavg()
+    rows = []
+    for size in SIZES:
+        print(f"{size.name}: {size.queries} x {size.gallery}", flush=True)
+        rows.append(measure(size, options.repeat))
+        print(json.dumps(rows[-1], indent=2), flush=True)
+    record = {
+        "command": f"python benchmarks/ranking.py --repeat {options.repeat} --write",
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "load_before": [round(value, 2) for value in load],
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+        },
+        "baseline": f"{MAIN} of each row in blocks of {BLOCK} queries, the product included",
+        "first_call_extra_seconds": round(first_call(), 2),
+        "sizes": rows,
+    }
+    if options.write:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        print(f"wrote {RESULT}")
+
+
+if __name__ == "__main__":
+    main()
