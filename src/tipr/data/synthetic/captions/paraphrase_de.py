@@ -70,7 +70,7 @@ PARAPHRASE = Style(
         "shoppingbag": (("Einkaufsbeutel", "m"), ("Tragetüte", "f")),
         "cap": (("Schirmmütze", "f"), ("Schildkappe", "f")),
         "beanie": (("Wollmütze", "f"), ("Pudelmütze", "f")),
-        "hat": (("Strohhut", "m"), ("Filzhut", "m")),
+        "hat": (("Krempenhut", "m"), ("Schlapphut", "m")),
         "scarf": (("Halstuch", "n"), ("Wollschal", "m")),
         "umbrella": (("Knirps", "m"), ("Stockschirm", "m")),
     },
