@@ -40,10 +40,13 @@ def add_hat(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> N
     detail = ribs if person.hat == "beanie" else seams
     grow = {"cap": 1.135, "beanie": 1.16, "hat": 1.14}[person.hat]
     figure.tube(head_rings(pose.head, grow, 0.006), Cloth(weave, crease=0.05, details=(detail,)), cut=above)
-    if person.hat == "cap":
-        brim = [(x, y + edge + 0.008, z + 0.030, 0.044, 0.006), (x, y + edge + 0.006, z + 0.062, 0.043, 0.006),
-                (x, y + edge - 0.004, z + 0.096, 0.030, 0.004)]  # fmt: skip
-        figure.tube(brim, Plain(weave.colour * F(0.88)), ends=(0.2, 0.6))
+    if person.hat == "beanie":
+        band = [(x, y + up + edge, z + shift, 0.0525, 0.0645) for up, shift in ((0.024, -0.004), (-0.002, 0.000))]
+        figure.tube(band, Cloth(weave, crease=0.03, details=(ribs,)), ends=(0.12, 0.08))
+    elif person.hat == "cap":
+        brim = [(x, y + edge + 0.008, z + 0.030, 0.044, 0.006), (x, y + edge + 0.002, z + 0.066, 0.044, 0.006),
+                (x, y + edge - 0.014, z + 0.104, 0.029, 0.004)]  # fmt: skip
+        figure.tube(brim, Plain(weave.colour * F(0.74)), ends=(0.2, 0.6))
     elif person.hat == "hat":
         rim = y + edge
         top = [(x, rim + 0.006, z - 0.002, 0.046, 0.056), (x, rim + 0.002, z - 0.002, 0.072, 0.080),

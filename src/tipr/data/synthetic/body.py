@@ -114,7 +114,8 @@ def pose_of(person: Person, shot: Shot) -> Pose:
     female = person.gender == "f"
     girth = {"slim": 0.90, "average": 1.0, "heavy": 1.17}[person.build]
     half = 0.5 + 0.5 * girth
-    stride, phase = shot.stride, shot.phase
+    skirt = person.skirt_length if person.bottom == "skirt" or person.top == "dress" else "short"
+    stride, phase = shot.stride * {"short": 1.0, "knee": 0.72, "long": 0.42}[skirt], shot.phase
     lift = -0.014 * stride * abs(float(np.sin(phase)))
     lean = 0.03 * stride
     heel = 0.42 if person.shoes == "heels" else 0.0
@@ -124,7 +125,7 @@ def pose_of(person: Person, shot: Shot) -> Pose:
     )
     shoulder = (0.094 if female else 0.109) * half
     joint = np.array([0.0, 0.778 + lift, 0.3 * lean])
-    spread = 0.10 + (0.10 if girth > 1.1 else 0.0) + (0.05 if person.outer == "puffer" else 0.0)
+    spread = 0.085 + (0.10 if girth > 1.1 else 0.0) + (0.05 if person.outer == "puffer" else 0.0)
     carries = person.bag in ("handbag", "suitcase", "shoppingbag")
     modes = ("carry" if carries else "free", shot.hold if shot.hold != "none" else "free")
     arms = tuple(
@@ -152,8 +153,9 @@ def pose_of(person: Person, shot: Shot) -> Pose:
 
 _HEAD = (
     # height, half width, half depth, forward shift, from the crown down
-    (0.066, 0.004, 0.005, -0.008),
-    (0.062, 0.022, 0.027, -0.008),
+    (0.0655, 0.003, 0.004, -0.006),
+    (0.0635, 0.014, 0.018, -0.006),
+    (0.0590, 0.0255, 0.033, -0.006),
     (0.050, 0.036, 0.046, -0.006),
     (0.030, 0.0425, 0.0535, -0.002),
     (0.010, 0.0430, 0.0540, 0.000),
@@ -288,6 +290,7 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
         line = 0.02
     nape = -0.034 if style == "short" and not pose.female else -0.046
     side_end = -0.006 if style == "short" and not pose.female else -0.02 if style in ("short",) else -0.004
+    top = 0.034 if person.hat != "none" else 1.0  # a hat hides the rest
     ripple = float(random.uniform(0, 6.3))
 
     def cut(position: Floats) -> Bools:
@@ -298,7 +301,7 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
         temple = F(0.018) - (F(side_end) - y) * F(0.0)
         back_edge = np.where(y > F(0.004), temple + (y - F(0.004)) * F(0.9), F(0.004) + np.minimum(y, 0) * F(0.25))
         behind = (z < back_edge) & (y > np.where(z < F(-0.012), F(nape), F(side_end)))
-        return ((y > forehead) | behind) & (y > F(nape))
+        return ((y > forehead) | behind) & (y > F(nape)) & (y < F(top))
 
     grow = 1.10 if style == "short" else 1.09
     figure.tube(head_rings(pose.head, grow, 0.003), paint, cut=cut)
@@ -317,7 +320,7 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
 
         figure.tube(
             [
-                (x, y + 0.045, z - 0.006, 0.042, 0.048),
+                (x, y + (0.045 if person.hat == "none" else 0.026), z - 0.006, 0.042, 0.048),
                 (x, y + 0.005, z - 0.008, 0.0515, 0.056),
                 (x, y - 0.04, z - 0.012, 0.053, 0.052),
                 (x, mid, z * 0.5 + 0.4 * back - 0.004, width, 0.044),
@@ -327,6 +330,12 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
             cut=curtain,
             ends=(0.0, 0.5),
         )
+        if style == "long":
+            for side in (1, -1):
+                lock = [(x + side * 0.043, y + 0.004, z + 0.004, 0.010, 0.014), (x + side * 0.050, y - 0.045, z, 0.014, 0.018),
+                        (x + side * 0.056, 0.812 + pose.lift, z + 0.034, 0.019, 0.013),
+                        (x + side * 0.054, 0.752 + pose.lift, z + 0.058, 0.011, 0.008)]  # fmt: skip
+                figure.tube(lock, paint, ends=(0.5, 0.9), over=0.04)
     elif style == "ponytail":
         figure.tube(
             [
@@ -340,4 +349,5 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
             ends=(0.5, 0.9),
         )
     elif style == "bun":
-        figure.ball((x, y + 0.052, z - 0.044), (0.027, 0.025, 0.026), paint)
+        height = (0.052, -0.044) if person.hat == "none" else (-0.004, -0.062)
+        figure.ball((x, y + height[0], z + height[1]), (0.027, 0.025, 0.026), paint)

@@ -63,17 +63,14 @@ def add_hips(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> 
         hem = SKIRT_HEMS[person.skirt_length]
         weave = wardrobe.top if person.top == "dress" else wardrobe.bottom
         wide = 0.014 + 0.035 * wardrobe.flare * (0.6 if person.skirt_length == "long" else 1)
-        step_room = pose.stride * (0.012 if person.skirt_length == "short" else 0.030)
-        start = 0.635
-        rings = [(*pose.trunk(start), pose.waist + 0.006, 0.058 * pose.girth + 0.004)]
-        for share in (0.25, 0.5, 0.75, 1.0):
-            height = start + (hem - start) * share
-            bell = min(1.0, share * 2.4)
-            a = pose.waist + (pose.hip + 0.012 - pose.waist) * bell + wide * share
-            b = 0.058 * pose.girth + 0.020 * bell + (wide + step_room) * share
-            rings.append((*pose.trunk(height), a, b))
+        step_room = pose.stride * (0.012 if person.skirt_length == "short" else 0.045)
+        rings = trunk_rings(pose, 0.545, 0.012, 0.632)
+        start, half, deep = 0.545, rings[-1][3], rings[-1][4]
+        for share in (0.33, 0.66, 1.0):
+            room = (wide + step_room) * share
+            rings.append((*pose.trunk(start + (hem - start) * share), half + wide * share, deep + room))
         pleat = Cloth(weave, crease=0.15, girth=0.095, hanging=True, stretch=(2.0, 0.35))
-        figure.tube(rings, pleat, ends=(0, 0.04))
+        figure.tube(rings, pleat, ends=(0, 0.04), over=0.024)
     elif person.bottom != "none":
         paint: Paint = Cloth(wardrobe.bottom, crease=0.07, hanging=True)
         if person.bottom == "jeans":
@@ -168,6 +165,8 @@ def add_top(figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wa
     outer = person.has_outer
     details = _top_details(person, pose, wardrobe)
     hem = HEMS[kind] if not outer else max(HEMS[kind], OUTER_HEMS[person.outer] + 0.014)
+    if person.bottom == "skirt":
+        hem = 0.60  # tucked in
     cut = None
     if kind in NECKLINES:
         neckline = Neckline(NECKLINES[kind][pose.female], pose, sleeve_share(person, wardrobe) == 0)
@@ -258,7 +257,7 @@ def _add_outer(
         gap = F(0.020) + np.clip(F(0.86) - y, 0, 0.55) * F(0.085)
         return ~((np.abs(x) < gap) & (z > middle))
 
-    figure.tube(rings, paint, power=2.25, cut=opened if shot.outer_open else None, ends=(0, 0.03), over=0.020)
+    figure.tube(rings, paint, power=2.25, cut=opened if shot.outer_open else None, ends=(0, 0.03), over=0.034)
     x, y, z = pose.trunk(0.85)
     z0 = F(z)
 

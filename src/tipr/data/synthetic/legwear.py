@@ -46,7 +46,7 @@ def add_legs(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> 
             (1.0, 0.037 * g, 0.040 * g, 0.003),
             (1.3, 0.037 * g, 0.042 * g, -0.008),
             (1.65, 0.028 * g, 0.030 * g, -0.007),
-            (1.92, 0.020 * g, 0.023 * g, -0.004),
+            (1.92, 0.020 * g, 0.024 * g, -0.005),
             (2.05, 0.020 * g, 0.024 * g, -0.002),
         ]
         if person.bottom in ("trousers", "jeans", "leggings"):
@@ -56,8 +56,8 @@ def add_legs(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> 
                 (s, a + ease * min(1.0, 0.3 + s) + wide * max(0.0, s - 1.0), b + ease + wide * max(0.0, s - 1.0), z)
                 for s, a, b, z in bare[:-1]
             ]
-            loose.append((2.0 if person.bottom != "leggings" else 1.95, *loose[-1][1:]))
-            loose[-2] = (1.85, *loose[-2][1:])
+            loose.append((1.965 if person.bottom != "leggings" else 1.95, *loose[-1][1:]))
+            loose[-2] = (1.82, *loose[-2][1:])
             figure.tube(_limb(leg, loose), cloth, ends=(0.6, 0.15))
             if person.bottom == "leggings":
                 figure.tube(_limb(leg, [(1.9, 0.0195, 0.0225, -0.004), (2.05, 0.019, 0.023, 0)]), Skin(wardrobe.skin))

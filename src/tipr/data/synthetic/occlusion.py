@@ -73,13 +73,13 @@ def _hedge(picture: Floats, r: np.random.Generator, light: Floats) -> None:
     height, width, _ = picture.shape
     unit = height / 384
     top = height * float(r.uniform(0.76, 0.86))
-    count = 320
+    count = 380
     x = r.uniform(-0.05, 1.05, count) * width
     depth = np.sort(r.random(count))
     y = top + (depth * 1.05 - 0.02) * (height - top) + r.normal(0, 4 * unit, count)
     size = r.uniform(4.5, 9.0, count) * unit
     green = colour(70, 108, 52) * F(r.uniform(0.85, 1.15))
-    lower = int(min(height, top + 12 * unit))
+    lower = int(min(height, top + 5 * unit))
     picture[lower:] = green * F(0.42)
     for px, py, s, d, turn in zip(x, y, size, depth, r.uniform(0, np.pi, count), strict=True):
         x0, x1 = max(0, int(px - s)), min(width, int(px + s) + 2)
