@@ -22,6 +22,8 @@ from tipr.importers import read
 from tipr.losses import cmpm_loss, itc_loss
 from tipr.methods import Irra, StepContext
 from tipr.methods.irra import IrraConfig
+from tipr.training.optim import build_optimizer, parameter_groups, rate_factor, set_rate
+from tipr.training.run_config import Optimizer, Schedule
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_irra"
 EXPECTED: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text())
@@ -110,15 +112,6 @@ def gradient_norms(method: Irra) -> dict[str, float]:
     return {name: math.sqrt(square) for name, square in squares.items()}
 
 
-def learning_rate_factor(epoch: int) -> float:
-    """The published schedule, from its formula; `epoch` is 1, 2, ... ."""
-    solver, k = EXPECTED["solver"], epoch - 1
-    warmup = solver["warmup_epochs"]
-    if k < warmup:
-        return float(solver["warmup_factor"] * (1 - k / warmup) + k / warmup)
-    return 0.5 * (1 + math.cos(math.pi * (k - warmup) / (solver["num_epoch"] - warmup)))
-
-
 def check_features(method: Irra, batch: TrainBatch, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         image = method.encoder.encode_image(batch.pixels)
@@ -149,13 +142,17 @@ def check_gradients(method: Irra, batch: TrainBatch) -> None:
 
 def check_trajectory(method: Irra, batch: TrainBatch, tensors: dict[str, Tensor], *, eps: float = 1e-3) -> None:
     solver = EXPECTED["solver"]
-    groups = method.parameter_groups(learning_rate=solver["lr"], weight_decay=solver["weight_decay"])
-    base = [group["lr"] for group in groups]
+    settings = Optimizer(
+        lr=solver["lr"], betas=(solver["alpha"], solver["beta"]), eps=eps, weight_decay=solver["weight_decay"]
+    )
+    schedule = Schedule(warmup=solver["warmup_epochs"], warmup_start=solver["warmup_factor"])
+    groups = parameter_groups(
+        method.named_parameters(), method.learning_rate_factor, lr=settings.lr, weight_decay=settings.weight_decay
+    )
     assert len(groups) == 4
-    optimiser = torch.optim.Adam(groups, betas=(solver["alpha"], solver["beta"]), eps=eps)
+    optimiser = build_optimizer(groups, settings, device=torch.device("cpu"))
     for epoch, expected in enumerate(EXPECTED["trajectory"], start=1):
-        for group, rate in zip(optimiser.param_groups, base, strict=True):
-            group["lr"] = rate * learning_rate_factor(epoch)
+        set_rate(optimiser, rate_factor(schedule, done=epoch - 1, total=solver["num_epoch"]))
         rates = sorted({group["lr"] for group in optimiser.param_groups})
         assert rates == pytest.approx(expected["learning_rates"], rel=1e-9)
         losses = method(batch, StepContext(epoch=epoch)).losses

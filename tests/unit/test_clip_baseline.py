@@ -85,14 +85,13 @@ def test_learnt_temperature_starts_where_told_and_stops_at_clips_ceiling() -> No
     assert float(method(batch, StepContext()).logs["temperature"]) == pytest.approx(0.01)
 
 
-def test_groups() -> None:
-    groups = make(learnable_temperature=True).parameter_groups(learning_rate=1.0, weight_decay=0.1)
-    found = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
-    assert found == {
+def test_learning_rate_rules() -> None:
+    method = make(learnable_temperature=True)
+    assert {name: method.learning_rate_factor(name) for name, _ in method.named_parameters()} == {
         "log_scale": (1, 0),
-        "encoder.pixel.weight": (1, 0.1),
+        "encoder.pixel.weight": (1, 1),
         "encoder.pixel.bias": (2, 0),
-        "encoder.word.weight": (1, 0.1),
+        "encoder.word.weight": (1, 1),
     }
 
 

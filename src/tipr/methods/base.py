@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -76,22 +76,3 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def learning_rate_factor(self, name: str) -> tuple[float, float]:
         """(learning-rate factor, weight-decay factor) of the parameter called `name`."""
-
-    def parameter_groups(self, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Few optimiser groups, one for each pair of factors, in the order of first appearance.
-
-        One group per tensor would cost one optimiser kernel launch per tensor; a handful of groups can be fused.
-
-        Returns:
-            groups with `params` (trainable tensors), their `names`, `lr`, `weight_decay` and `factor` (of the rate).
-        """
-        groups: dict[tuple[float, float], dict[str, Any]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            factor, decay = self.learning_rate_factor(name)
-            new = {"params": [], "names": [], "lr": learning_rate * factor, "weight_decay": weight_decay * decay}
-            group = groups.setdefault((factor, decay), {**new, "factor": factor})
-            group["params"].append(parameter)
-            group["names"].append(name)
-        return list(groups.values())
