@@ -100,7 +100,7 @@ TRAINING = Style(
         "hair:long": ("long hair",),
         "hair:long:color": ("long {} hair", "long, {} hair"),
         "hair:ponytail": ("hair in a ponytail", "hair tied back in a ponytail", "a ponytail"),
-        "hair:ponytail:color": ("{} hair in a ponytail", "{} hair tied back in a ponytail", "a {} ponytail"),
+        "hair:ponytail:color": ("{} hair in a ponytail", "{} hair tied back in a ponytail"),
         "hair:bun": ("hair in a bun", "hair up in a bun"),
         "hair:bun:color": ("{} hair in a bun", "{} hair up in a bun"),
         "hair:bald": ("a bald head", "a shaved head"),
