@@ -269,6 +269,8 @@ class Gallery:
             raise ConfigError(f"k must be at least 1, not {k}")
         if isinstance(query, str) and not query.strip():
             raise ConfigError("the query is empty: describe a person in words")
+        if isinstance(query, str) and not _is_utf8(query):
+            raise ConfigError("the query is not valid UTF-8: check the encoding of your terminal")
         filters = Filters.of(camera=camera, since=since, until=until, path=path)
         if model is not None:
             self._check(model)
@@ -422,3 +424,11 @@ def _model_path(model: Path | str | None) -> str | None:
     if model is None or str(model) == "demo":
         return None if model is None else "demo"
     return str(Path(model).resolve())
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a broken sequence, kept by Python as a lone surrogate
+        return False
+    return True

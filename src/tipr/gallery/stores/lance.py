@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -255,5 +256,5 @@ def _json(value: Any) -> str | None:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r",? ?/\S+\.rs:\d+.*", "", " ".join(str(error).split())) or type(error).__name__  # no source lines
     return text if len(text) <= 300 else text[:297] + "..."
