@@ -1,0 +1,88 @@
+"""How fast a set of rendered people is made, captions in four languages and files included.
+
+    python benchmarks/synth_speed.py [--write] [--people 100] [--workers 2]
+
+For each picture size one training set is built with `tipr.data.synthetic.benchmark.build`. `images_per_second` is the
+rate after the workers have started and drawn their backgrounds (from the first finished person to the last);
+`with_start` counts everything. CPU time per image comes from the worker processes, so it says more than the rate
+when other work shares the machine; the load average before the run is in the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tipr.data.synthetic.benchmark import build
+from tipr.data.synthetic.presets import knobs_of
+
+RESULT = Path(__file__).parent / "results" / "synth_speed.json"
+WANTED = {(48, 144): 150, (64, 192): 110, (128, 384): 60}
+"""(width, height) -> images per second asked for on two cores."""
+
+
+def measure(width: int, height: int, people: int, workers: int) -> dict[str, Any]:
+    """Build one set into a temporary folder and time it."""
+    knobs = knobs_of("tiny", {"identities": (people, 0, 0), "width": width, "height": height})
+    steps: list[tuple[float, int]] = []
+    cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        build(
+            Path(folder) / "set", knobs, workers=workers, progress=lambda d, _: steps.append((time.perf_counter(), d))
+        )
+        stop = time.perf_counter()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # the last person may end alone; people arrive in chunks, so the first callback marks a whole chunk
+    (first, done_first), (last, done_last) = steps[0], steps[-1]
+    seconds = used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime
+    return {
+        "width": width,
+        "height": height,
+        "images": knobs.image_count,
+        "images_per_second": round((done_last - done_first) / (last - first), 1),
+        "with_start": round(knobs.image_count / (stop - start), 1),
+        "cpu_ms_per_image": round(1000 * seconds / knobs.image_count, 2),
+        "wanted": WANTED.get((width, height)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--people", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    load = [round(value, 2) for value in os.getloadavg()]
+    rows = []
+    for width, height in WANTED:
+        rows.append(measure(width, height, options.people, options.workers))
+        print(json.dumps(rows[-1]))
+    record = {
+        "what": "rendered people: images per second with captions in four languages, files written",
+        "command": "python benchmarks/synth_speed.py " + " ".join(sys.argv[1:]),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "load_average_before": load},
+        "workers": options.workers,
+        "sizes": rows,
+    }
+    if options.write:
+        RESULT.parent.mkdir(parents=True, exist_ok=True)
+        RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
