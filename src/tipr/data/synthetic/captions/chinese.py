@@ -69,7 +69,8 @@ class ChineseWriter(Writer):
         facts = self.facts
         clauses = []
         if facts.bottom is not None:
-            clauses.append(self.word("bottom") + self.noun_phrase(facts.bottom))
+            topic = "dress_under" if facts.bottom.kind == "dress" else "bottom"
+            clauses.append(self.word(topic) + self.noun_phrase(facts.bottom))
         if facts.shoes is not None:
             clauses.append(self.word("shoes") + self.noun_phrase(facts.shoes))
         return clauses

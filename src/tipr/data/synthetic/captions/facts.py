@@ -229,7 +229,9 @@ class _Witness:
         if not visible or not self.mentions("pattern"):
             return top
         second = self.color(person.pattern_color) if self.chance.below(MENTION["pattern_color"]) else None
-        return Item(top.kind, top.color, person.pattern, None if second == top.color else second)
+        if top.color is None or second == top.color:
+            second = None  # a lone colour would read as that of the cloth
+        return Item(top.kind, top.color, person.pattern, second)
 
     def inner(self) -> Item | None:
         person, shot = self.person, self.shot
