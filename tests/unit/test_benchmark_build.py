@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
@@ -125,6 +130,10 @@ def test_what_is_there_is_never_overwritten(small: Path, tmp_path: Path) -> None
     (changed / "manifest.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(DatasetError, match="was changed since it was made"):
         build(changed, SMALL)
+    shutil.copy(small / "manifest.jsonl", changed)
+    next(changed.rglob("*.jpg")).unlink()
+    with pytest.raises(DatasetError, match="1 of 18 images are missing"):
+        build(changed, SMALL)
     (tmp_path / "mine.partial").mkdir()
     with pytest.raises(DatasetError, match="was not left by a stopped run"):
         build(tmp_path / "mine", SMALL)
@@ -141,6 +150,17 @@ def test_two_processes_do_not_make_the_same_set(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DatasetError, match="another process"):
             build(tmp_path / "set", SMALL)
+
+
+def test_a_worker_that_dies_is_reported_in_one_line(tmp_path: Path) -> None:
+    def kill(done: int, total: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    many = SMALL.model_copy(update={"identities": (0, 0, 400)})
+    with pytest.raises(DatasetError, match="a worker process died"):
+        build(tmp_path / "set", many, workers=2, progress=kill)
+    assert [path.name for path in tmp_path.iterdir()] == ["set.partial"]
 
 
 def test_leaving_out_languages_changes_no_other_caption(small: Path, tmp_path: Path) -> None:
@@ -206,6 +226,19 @@ def test_knobs_outside_their_range_are_refused(overrides: dict[str, object], mes
         knobs_of("tiny", overrides)
     with pytest.raises(ConfigError, match="unknown preset 'big'; allowed: demo, tiny, standard, large"):
         knobs_of("big")
+
+
+def test_ctrl_c_ends_the_command_in_order_and_says_how_to_continue(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    arguments = ["data", "synth", str(out), "--identities", "0/0/400", "--size", "24x72", "--workers", "2", "--quiet"]
+    process = subprocess.Popen([sys.executable, "-m", "tipr", *arguments], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not any(tmp_path.rglob("*.jpg")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert message.strip() == f"stopped; continue with:  tipr {' '.join(arguments)}"
+    assert [path.name for path in tmp_path.iterdir()] == ["set.partial"]
 
 
 def run(arguments: Sequence[str]) -> int:

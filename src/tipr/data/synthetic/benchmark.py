@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -150,6 +151,9 @@ def _existing(out: Path, knobs: Knobs) -> Benchmark:
         raise DatasetError(f"{out} holds a set with other knobs: choose another folder or remove it")
     if _sha256(out / MANIFEST_NAME) != recorded:
         raise DatasetError(f"{out / MANIFEST_NAME} was changed since it was made: remove {out} and make it again")
+    missing = knobs.image_count - sum(1 for _ in (out / "images").rglob("*.jpg"))
+    if missing:
+        raise DatasetError(f"{out}: {missing} of {knobs.image_count} images are missing: remove it and make it again")
     return Benchmark(
         path=out,
         knobs=knobs,
@@ -256,7 +260,7 @@ def _results(partial: Path, knobs: Knobs, jobs: list[_Job], workers: int) -> Ite
     # a spawned worker inherits nothing of this process (a forked one would inherit the locks of torch's threads)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(partial, knobs))
     try:
-        with _single_threaded():  # `map` starts the processes
+        with _for_workers():  # `map` starts the processes
             results = pool.map(_work, jobs, chunksize=4)
         yield results
     except BrokenProcessPool:
@@ -266,14 +270,18 @@ def _results(partial: Path, knobs: Knobs, jobs: list[_Job], workers: int) -> Ite
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes started inside use one thread each for linear algebra."""
+def _for_workers() -> Iterator[None]:
+    """Processes started inside use one thread each for linear algebra and leave Ctrl-C to this process."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
+    here = threading.current_thread() is threading.main_thread()  # only there can signals be set
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
     try:
         yield
     finally:
+        if here:
+            signal.signal(signal.SIGINT, handler)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
