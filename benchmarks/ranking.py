@@ -12,6 +12,7 @@ beyond what it held before, inputs and warm-up excluded.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -120,6 +121,7 @@ def memory(field: str) -> float:
 
 def peak_beyond(run: Callable[[], object]) -> float:
     """MiB that `run` needs at most beyond what the process holds before it."""
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed must not hide what this call takes
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     run()
@@ -146,14 +148,13 @@ def measure(size: Size, repeat: int) -> dict[str, object]:
     result = named(ours())
     peak = peak_beyond(ours)
     times: dict[str, list[float]] = {name: [] for name in ("ours", *SORTS)}
-    worst = 0.0
     for turn in range(repeat):
         times["ours"].append(seconds(ours))
         for name, sort in SORTS.items():
             if turn and name != MAIN:
                 continue  # the others are there for orientation
             times[name].append(seconds(lambda sort=sort: by_sorting(sort, *arguments)))
-        print(f"  turn {turn + 1}: " + ", ".join(f"{name} {t[-1]:.2f} s" for name, t in times.items()), flush=True)
+        print(f"  turn {turn + 1}: {times['ours'][-1]:.2f} s against {times[MAIN][-1]:.2f} s", flush=True)
     slow = by_sorting(SORTS[MAIN], *arguments)
     worst = max(abs(slow[name] - result[name]) for name in slow)
     ratios = [slow / fast for slow, fast in zip(times[MAIN], times["ours"], strict=True)]

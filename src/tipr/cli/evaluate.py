@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tipr.evaluation import Evaluation, Features, Score, Scores
 
 NAMES = {"en": "English", "zh": "Chinese", "fr": "French", "de": "German"}
+REFERENCE, CHANCE = "reference", "chance"
 Rows = list[list[str]]
 
 
@@ -151,24 +152,36 @@ def _print(evaluation: Evaluation, reworded: Evaluation | None) -> None:
     with_interval = evaluation.draws > 0
     header, rows = _table(forward, with_interval)
     if reworded is not None:
-        header.append("paraphrase R@1")
+        header.append("para. R@1")
         other = reworded.text_to_image
         for row, code in zip(rows, [*forward.languages, None], strict=False):
             score = other.mean if code is None else other.languages.get(code)
             row.append("" if score is None else f"{score.recall[1]:.1f}")
     width = len(header)
     if evaluation.reference is not None:
-        rows.append(_row("reference reader", evaluation.reference, with_interval))
-    rows.append(_row("chance", forward.chance, with_interval))
-    _draw("Text to image", header, [row + [""] * (width - len(row)) for row in rows])
+        rows.append(_row(REFERENCE, evaluation.reference, with_interval))
+    rows.append(_row(CHANCE, forward.chance, with_interval))
+    _draw(
+        f"Text to image, gallery of {forward.mean.gallery:,} images",
+        header,
+        [row + [""] * (width - len(row)) for row in rows],
+    )
     if reverse is not None:
         header, rows = _table(reverse, with_interval)
-        _draw("Image to text", header, [*rows, _row("chance", reverse.chance, with_interval)])
+        _draw(
+            f"Image to text, gallery of {reverse.mean.gallery:,} captions",
+            header,
+            [*rows, _row(CHANCE, reverse.chance, with_interval)],
+        )
     if with_interval:
         output.show(
-            f"Percent. Interval: {evaluation.level:.0%} of {evaluation.draws:,} bootstrap draws over identities, "
-            f"seed {evaluation.seed}."
+            f"Percent. interval: of R@1, {evaluation.level:.0%} of {evaluation.draws:,} bootstrap draws over "
+            f"identities, seed {evaluation.seed}."
         )
+    if reworded is not None:
+        output.show("para. R@1: the same images, described in sentences and words that no training caption has.")
+    if evaluation.reference is not None:
+        output.show(f"{REFERENCE}: a reader that sees no pixels but knows what every image shows.")
     if evaluation.skipped:
         output.show(f"{evaluation.skipped:,} queries have nothing to find in the gallery and are left out.")
     if evaluation.selection:
@@ -188,7 +201,7 @@ def _table(scores: Scores, with_interval: bool) -> tuple[list[str], Rows]:
     if len(names) > 1:
         names.append("mean")
     header = ["", *scores.mean.named()]
-    header += ["R@1 interval"] * with_interval + ["queries", "gallery"]
+    header += ["interval"] * with_interval + ["queries"]
     return header, [_row(name, score, with_interval) for name, score in zip(names, _each(scores), strict=True)]
 
 
@@ -196,8 +209,8 @@ def _row(name: str, score: Score, with_interval: bool) -> list[str]:
     interval = score.intervals.get("R@1")
     cells = [name, *(f"{value:.2f}" if value < 1 else f"{value:.1f}" for value in score.named().values())]
     if with_interval:
-        cells.append(f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "")
-    return [*cells, f"{score.queries:,}", f"{score.gallery:,}"]
+        cells.append(f"{interval[0]:.1f}-{interval[1]:.1f}" if interval else "")
+    return [*cells, f"{score.queries:,}"]
 
 
 def _draw(title: str, header: Sequence[str], rows: Rows) -> None:
@@ -206,11 +219,18 @@ def _draw(title: str, header: Sequence[str], rows: Rows) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for position, name in enumerate(header):
-            table.add_column(name, justify="left" if position == 0 else "right")
+            table.add_column(name, justify="left" if position == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*row, style="dim" if row[0] in ("chance", "reference reader") else None)
+            table.add_row(*row, style="dim" if row[0] in (CHANCE, REFERENCE) else None)
         Console(highlight=False).print(table)
         return
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
