@@ -222,14 +222,8 @@ def _resumable(gallery: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         arguments = sys.argv[1:]
-        if arguments[:2] == ["index", "create"]:  # the gallery is there now: continue by adding
-            arguments[1] = "add"
-            for place, argument in enumerate(arguments):
-                if argument == "--model":
-                    del arguments[place : place + 2]
-                    break
-        click.echo(
-            f"\nstopped; what was added to {gallery} stays. Continue with:\n  {shlex.join(['tipr', *arguments])}",
-            err=True,
-        )
+        if arguments[:2] == ["index", "create"]:
+            arguments[1] = "add"  # the gallery is there now
+        again = shlex.join(["tipr", *arguments])
+        click.echo(f"\nstopped; what was added to {gallery} stays. Continue with:\n  {again}", err=True)
         raise

@@ -43,10 +43,7 @@ def safe(text: object) -> str:
 def json_text(value: Any, *, indent: int | None = 2) -> str:
     """JSON with readable letters of all scripts; signs that a terminal would obey are written as escapes."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
-    return "".join(
-        sign if sign == "\n" or sign in _KEPT_FORMAT or unicodedata.category(sign)[0] != "C" else _escape(sign)
-        for sign in text
-    )
+    return "".join(sign if sign == "\n" or _is_text(sign) else _escape(sign) for sign in text)
 
 
 def show(text: str = "") -> None:
@@ -100,6 +97,11 @@ def short_path(path: str) -> str:
     except OSError:  # the working folder is gone
         return path
     return path[len(here) :] if path.startswith(here) else path
+
+
+def _is_text(sign: str) -> bool:
+    kind = unicodedata.category(sign)
+    return sign in _KEPT_FORMAT or (kind[0] != "C" and kind not in ("Zl", "Zp"))
 
 
 def _plain(value: Any) -> Any:
