@@ -28,7 +28,7 @@ def cmpm_loss(image: Tensor, text: Tensor, identity: Tensor, *, eps: float = 1e-
     Raises:
         ValueError: shapes do not fit.
 
-    Source: Zhang and Lu, "Deep Cross-Modal Projection Learning", ECCV 2018, eq. 1 to 5, as IRRA uses it.
+    Source: Zhang and Lu, "Deep Cross-Modal Projection Learning", ECCV 2018, as the IRRA code has it.
     """
     check_pairs(image, text, identity)
     same = same_identity(identity, image.dtype)

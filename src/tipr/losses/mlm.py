@@ -25,7 +25,7 @@ def mlm_loss(logits: Tensor, labels: Tensor, *, ignore_index: int, count: Tensor
     Raises:
         ValueError: shapes do not fit.
 
-    Source: IRRA (CVPR 2023), eq. 4, without its division by |V|, which the published code does not do.
+    Source: IRRA (CVPR 2023), "Implicit Relation Reasoning", without the division by |V| that its code does not do.
     """
     if logits.shape[:-1] != labels.shape or logits.ndim < 2:
         raise ValueError(f"logits must be (..., V) and labels (...), got {tuple(logits.shape)}, {tuple(labels.shape)}")

@@ -30,7 +30,8 @@ def sdm_loss(
     Raises:
         ValueError: shapes do not fit, or temperature <= 0.
 
-    Source: Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning", CVPR 2023, eq. 5 to 7.
+    Source: Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning", CVPR 2023, section "Similarity
+    Distribution Matching".
     """
     check_pairs(image, text, identity)
     check_temperature(temperature)

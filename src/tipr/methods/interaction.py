@@ -121,7 +121,7 @@ class InteractionEncoder(nn.Module):
         heads: attention heads; D must be a multiple.
         depth: self-attention blocks (the paper uses 4).
 
-    Source: Jiang and Ye, CVPR 2023, section 3.2, eq. 1 to 3; initialisation as in the published code.
+    Source: Jiang and Ye, CVPR 2023, "Implicit Relation Reasoning"; initialisation as in the published code.
     """
 
     def __init__(self, width: int, heads: int, depth: int) -> None:
