@@ -108,7 +108,8 @@ class ClipEncoder(Encoder):
 
     Three things differ from stock CLIP: rectangular images with their own position table, `post_layernorm` and the
     projection on ALL tokens, and no learned logit scale. Pooled features are the projected class token and the
-    projected token at the largest id (end of text), un-normalised. Source: IRRA (CVPR 2023), "Feature Extraction Dual-Encoder".
+    projected token at the largest id (end of text), un-normalised. Source: IRRA (CVPR 2023), "Feature Extraction
+    Dual-Encoder".
 
     Args:
         config: sizes.
