@@ -233,6 +233,7 @@ def stream(source: BatchSource, *, epoch: int, index: int, workers: int) -> Iter
         batch_size=None,
         sampler=_Keys(source, epoch, index),
         num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # the images in memory are shared, not copied
         collate_fn=_as_is,
         # its own generator: starting the loader must not advance the one that dropout draws from
         generator=torch.Generator(),
