@@ -39,7 +39,7 @@ def commands(readme: Path) -> list[str]:
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_readme_opens_with_the_two_commands(readme: Path) -> None:
-    assert [command for command in commands(readme)[:2]] == ["make demo", "make test"]
+    assert list(commands(readme)[:2]) == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
@@ -95,7 +95,8 @@ def test_the_commands_that_are_not_run_exist() -> None:
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_figures_come_from_committed_results(readme: Path) -> None:
     specification = importlib.util.spec_from_file_location("readme_figures", ROOT / "benchmarks" / "readme_figures.py")
-    assert specification and specification.loader
+    assert specification
+    assert specification.loader
     figures = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(figures)
     text = readme.read_text(encoding="utf-8")
