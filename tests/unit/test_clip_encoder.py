@@ -68,6 +68,14 @@ def test_padding_and_trimming_do_not_reach_the_pooled_token() -> None:
     torch.testing.assert_close(encoder.encode_text(other, mask).pooled, full.pooled)
 
 
+def test_last_token_pooling_serves_vocabularies_with_a_small_end_id() -> None:
+    ids, mask = captions()
+    ids[0, 5] = ids[1, 3] = 2
+    largest, last = tiny().encode_text(ids, mask), tiny(text_pooling="last_token").encode_text(ids, mask)
+    assert torch.equal(last.pooled, last.tokens[[0, 1], [5, 3]])
+    assert torch.equal(largest.pooled, largest.tokens[:, 0])  # the start token: wrong for such a vocabulary
+
+
 def test_patches_run_row_by_row_through_the_position_table() -> None:
     encoder = tiny()
     embeddings = encoder.vision_model.embeddings

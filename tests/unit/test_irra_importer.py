@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from tipr.encoders.clip import ClipEncoder, resize_image_positions
+from tipr.data.images import Preprocessing
+from tipr.encoders.clip import ClipConfig, ClipEncoder, resize_image_positions
+from tipr.encoders.clip_tokenizer import ClipTokenizer
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers import read
 from tipr.methods import Irra
+from tipr.retrieval import Retriever
 
 TINY = Path(__file__).parents[1] / "data" / "golden_irra" / "tiny.pth"
 
@@ -209,6 +213,31 @@ def test_the_published_options_beside_the_checkpoint_are_read(state: dict[str, T
     # given settings replace the file's
     assert irra(path, {}).encoder.image_size == (384, 128)
     assert irra(path, tmp_path / "configs.yaml").encoder.image_size == (256, 128)
+
+
+def test_a_clip_encoder_makes_a_model_folder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = ClipEncoder.build(
+        ClipConfig(
+            image_size=(32, 16),
+            vision_width=32,
+            vision_layers=1,
+            text_width=32,
+            text_layers=1,
+            embed_dim=32,
+            max_tokens=12,
+            vocabulary_size=518,
+        )
+    ).eval()
+    tokenizer = ClipTokenizer([("t", "h"), ("m", "a"), ("r", "e"), ("u", "p")], max_tokens=12)
+    assert tokenizer.vocabulary_size == encoder.vocabulary_size
+    retriever = Retriever(encoder, tokenizer, Preprocessing(image_size=(32, 16)), {"method": "irra"})
+    retriever.save(tmp_path / "model")
+    again = Retriever.load(tmp_path / "model")
+    image = Image.new("RGB", (20, 40), (200, 30, 30))
+    assert (again.encode_text(["the man"]) == retriever.encode_text(["the man"])).all()
+    assert (again.encode_images([image]) == retriever.encode_images([image])).all()
+    assert again.fingerprint == retriever.fingerprint
 
 
 @pytest.mark.parametrize(

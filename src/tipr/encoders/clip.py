@@ -25,7 +25,9 @@ class ClipConfig(Section):
         text_width, text_layers, text_heads: of the text tower.
         embed_dim: width of the joint space.
         max_tokens: rows of the text position table.
-        vocabulary_size: rows of the token table. The end-of-text token must be the largest id.
+        vocabulary_size: rows of the token table.
+        text_pooling: "largest_id": the token with the largest id, which is the end of text in CLIP's vocabulary;
+            "last_token": the last one that the mask calls real, for vocabularies whose end token has another id.
         attention: "sdpa" (fused) or "eager" (plain matrix products, slower; for comparisons).
     """
 
@@ -42,6 +44,7 @@ class ClipConfig(Section):
     embed_dim: int = Field(default=512, ge=1)
     max_tokens: int = Field(default=77, ge=3)
     vocabulary_size: int = Field(default=49408, ge=4)
+    text_pooling: Literal["largest_id", "last_token"] = "largest_id"
     attention: Literal["sdpa", "eager"] = "sdpa"
 
     @model_validator(mode="after")
@@ -179,8 +182,8 @@ class ClipEncoder(Encoder):
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """Encode (B, L) int64 ids, L <= `max_tokens`; tokens (B, L, D).
 
-        `mask` (B, L) is handed through and changes nothing: padding follows the end of text, and the causal attention
-        keeps it from the pooled token.
+        `mask` (B, L) is handed through and changes no token: padding follows the end of text, and the causal attention
+        keeps it from the pooled token. With `text_pooling: last_token` it tells which token that is.
 
         Raises:
             ValueError: L is longer than `max_tokens`.
@@ -190,7 +193,8 @@ class ClipEncoder(Encoder):
         hidden = self.text_model(input_ids=ids).last_hidden_state
         tokens = self.text_projection(hidden).float()
         rows = torch.arange(len(ids), device=ids.device)
-        return Encoded(tokens, tokens[rows, ids.argmax(dim=1)], mask)
+        end = ids.argmax(dim=1) if self.config.text_pooling == "largest_id" else mask.sum(dim=1) - 1
+        return Encoded(tokens, tokens[rows, end], mask)
 
 
 def resize_image_positions(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
