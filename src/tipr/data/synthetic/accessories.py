@@ -115,9 +115,9 @@ def add_bag(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> N
         x, y, z = pose.trunk(0.70)
         z -= 0.115 + thick
         paint = BagPaint(cloth, (x, y, z), 0.118, kind)
-        figure.tube([(x, y + 0.118, z + 0.010, 0.02, 0.012), (x, y + 0.112, z + 0.008, 0.058, 0.036),
+        figure.tube([(x, y + 0.108, z + 0.006, 0.066, 0.040),
                      (x, y + 0.085, z + 0.004, 0.080, 0.048), (x, y, z, 0.086, 0.056), (x, y - 0.080, z - 0.002, 0.084, 0.056),
-                     (x, y - 0.112, z + 0.004, 0.070, 0.044)], paint, power=3.2, ends=(0, 0.25))  # fmt: skip
+                     (x, y - 0.112, z + 0.004, 0.070, 0.044)], paint, power=3.2, ends=(0.3, 0.25))  # fmt: skip
         figure.box(
             (x, y - 0.042, z - 0.056), (0.060, 0.050, 0.020), Plain(weave.colour * F(0.84), gloss=0.05), soft=0.3
         )

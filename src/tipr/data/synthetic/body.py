@@ -117,7 +117,7 @@ def pose_of(person: Person, shot: Shot) -> Pose:
     skirt = person.skirt_length if person.bottom == "skirt" or person.top == "dress" else "short"
     stride, phase = shot.stride * {"short": 1.0, "knee": 0.72, "long": 0.42}[skirt], shot.phase
     lift = -0.014 * stride * abs(float(np.sin(phase)))
-    lean = 0.03 * stride
+    lean = 0.03 * stride + (0.05 if person.age == "old" else 0.0)
     heel = 0.42 if person.shoes == "heels" else 0.0
     legs = tuple(
         _leg(side, turn, stride, np.array([side * 0.047 * half, 0.515 + lift, 0.0]), heel)
@@ -184,11 +184,15 @@ class Face:
     eyewear: str
     female: bool
     old: bool
+    bald: bool
 
     def __call__(self, surface: Surface, colours: Floats) -> Floats:
         local = surface.position - self.head.astype(F)
         x, y, z = local[:, 0], local[:, 1], local[:, 2]
         front = step(z - F(0.012), 0.004)
+        if not self.bald:  # nothing of the scalp may shine through the hair
+            scalp = step(y - F(0.046) + np.maximum(F(0.01) - z, 0) * F(2.2), 0.004)
+            colours = mix(colours, scalp, self.hair * F(0.85))
         side = np.abs(x)
         cheeks = np.exp(-(((side - F(0.024)) / F(0.011)) ** 2) - ((y + F(0.016)) / F(0.011)) ** 2) * front
         colours = mix(colours, cheeks * F(0.22), self.skin * np.array([1.0, 0.72, 0.68], dtype=F))
@@ -220,8 +224,10 @@ class Face:
         colours = mix(colours, line * F(0.6), self.skin * F(0.4))
         if self.old:
             crease = step(F(0.0012) - np.abs(side - F(0.017) + F(0.5) * (y + F(0.024))), 0.002)
-            crease = crease * step(F(0.011) - np.abs(y + F(0.026)), 0.004) * front
-            colours = mix(colours, crease * F(0.35), self.skin * F(0.5))
+            crease = crease * step(F(0.011) - np.abs(y + F(0.026)), 0.004)
+            lines = step(F(0.30) - np.abs((y / F(0.0065)) % 1 - F(0.5)), 0.2) * step(F(0.026) - side, 0.006)
+            crease = np.maximum(crease, lines * step(F(0.008) - np.abs(y - F(0.036)), 0.003) * F(0.7)) * front
+            colours = mix(colours, crease * F(0.5), self.skin * F(0.5))
         return self._eyewear(colours, side, y, z, front)
 
     def _eyewear(self, colours: Floats, side: Floats, y: Floats, z: Floats, front: Floats) -> Floats:
@@ -261,7 +267,7 @@ def add_head(figure: Figure, pose: Pose, person: Person, random: np.random.Gener
         (0, 0.79 + pose.lift, 0.3 * pose.lean, (width + 0.05) * half, 0.054 * half),
     ]
     figure.tube(neck, Skin(skin * F(0.93)))
-    face = Face(head, skin, tone, person.beard, person.eyewear, pose.female, person.age == "old")
+    face = Face(head, skin, tone, person.beard, person.eyewear, pose.female, person.age == "old", person.hair == "bald")
     size = 0.97 if pose.female else 1.02
     figure.tube(head_rings(head, size), Skin(skin, details=(face,)))
     plain = Skin(skin)

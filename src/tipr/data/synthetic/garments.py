@@ -167,6 +167,8 @@ def add_top(figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wa
     hem = HEMS[kind] if not outer else max(HEMS[kind], OUTER_HEMS[person.outer] + 0.014)
     if person.bottom == "skirt":
         hem = 0.60  # tucked in
+    if outer and not shot.outer_open:
+        hem = 0.78  # the rest cannot be seen
     cut = None
     if kind in NECKLINES:
         neckline = Neckline(NECKLINES[kind][pose.female], pose, sleeve_share(person, wardrobe) == 0)

@@ -63,6 +63,8 @@ def add_legs(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> 
                 figure.tube(_limb(leg, [(1.9, 0.0195, 0.0225, -0.004), (2.05, 0.019, 0.023, 0)]), Skin(wardrobe.skin))
         else:
             hidden = {"shorts": 3, "skirt": 1, "none": 1}[person.bottom]
+            if person.skirt_length == "long" and person.bottom != "shorts":
+                hidden = 5
             figure.tube(_limb(leg, bare[hidden - 1 :]), skin, ends=(0.2, 0.3))
             if person.bottom == "shorts":
                 hem = 0.80 + 0.1 * wardrobe.flare

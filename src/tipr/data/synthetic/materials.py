@@ -206,7 +206,7 @@ def _pattern(weave: Weave, colours: Floats, u: Floats, v: Floats, surface: Surfa
     if weave.motif == 0:
         shape = F(0.042) - np.hypot(x, y)
         ring = F(0.004) - np.abs(np.hypot(x, y) - F(0.028))
-        colours = mix(colours, step(shape, 0.004), weave.second)
+        colours = mix(colours, step(shape, 0.004) * step(surface.normal[:, 2]), weave.second)
         return mix(colours, step(ring, 0.004) * step(surface.normal[:, 2]), weave.colour)
     if weave.motif == 1:
         lines = np.minimum(F(0.3) - np.abs((y / F(0.026)) % 1 - F(0.5)), (F(0.039) - np.abs(y)) / F(0.026)) * F(0.026)
