@@ -2,10 +2,10 @@
 
     python benchmarks/demo_model.py RUN STANDARD [--ship]
 
-RUN is the run folder of `tipr train configs/irra/demo.yaml`, STANDARD the set `tipr data synth STANDARD --preset standard`.
-Scores the best weights on the test split and on the paraphrases, and writes `benchmarks/results/demo_model.json`. With
-`--ship` the best weights become the package data that `Retriever.load("demo")` reads, in half precision, and the scores
-are those of the shipped file.
+RUN is the run folder of `tipr train configs/irra/demo.yaml`, STANDARD the set of `tipr data synth STANDARD --preset
+standard`. Scores the best weights on the test split and on the paraphrases, and writes
+`benchmarks/results/demo_model.json`. With `--ship` the best weights become the package data that
+`Retriever.load("demo")` reads, in half precision, and the scores are those of the shipped file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import record
-
 from tipr.data.datasets import DATASETS
 from tipr.evaluation import evaluate
 from tipr.evaluation.reference import reference_score

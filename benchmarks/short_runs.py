@@ -2,8 +2,9 @@
 
     python benchmarks/short_runs.py STANDARD [--seeds 3]
 
-STANDARD is the set `tipr data synth STANDARD --preset standard`. Each run is `tipr train configs/irra/synthetic.yaml` with two threads and
-its own seed; only training counts, not rendering and scoring. Writes `benchmarks/results/short_runs.json`.
+STANDARD is the set that `tipr data synth STANDARD --preset standard` makes. Each run is `tipr train
+configs/irra/synthetic.yaml` with two threads and its own seed; only training counts, not rendering and scoring. Writes
+`benchmarks/results/short_runs.json`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import record
-
 from tipr.data.datasets import DATASETS
 from tipr.evaluation import evaluate
 from tipr.retrieval import Retriever
