@@ -18,7 +18,10 @@ def listed(parts: list[str], last: str = " and ") -> str:
 
 
 class EnglishWriter(Writer):
-    """Nouns are (text, "s" or "p") or (text, number, adjective before the colour)."""
+    """Nouns are (text, number) or (text, number, adjective before the colour).
+
+    The number is "s", "p" for a plural that comes in pairs, or "u" for an uncountable noun.
+    """
 
     def set_subject(self) -> None:
         facts = self.facts
@@ -60,7 +63,7 @@ class EnglishWriter(Writer):
         text = " ".join(parts) + after
         if number == "s":
             return with_article(text)
-        return f"a pair of {text}" if chance.below(pair) else text
+        return f"a pair of {text}" if number == "p" and chance.below(pair) else text
 
     def upper(self) -> str:
         facts = self.facts

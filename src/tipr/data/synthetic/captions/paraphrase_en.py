@@ -56,7 +56,7 @@ PARAPHRASE = Style(
         "shorts": (("bermudas", "p"), ("walking shorts", "p")),
         "skirt": (("skirt", "s"),),
         "leggings": (("tights", "p"), ("stretch pants", "p")),
-        "shoes": (("footwear", "p"), ("shoes", "p")),
+        "shoes": (("footwear", "u"), ("shoes", "p")),
         "sneakers": (("trainers", "p"), ("kicks", "p"), ("gym shoes", "p")),
         "boots": (("booties", "p"), ("ankle boots", "p")),
         "sandals": (("open sandals", "p"), ("strappy sandals", "p")),

@@ -56,7 +56,7 @@ PARAPHRASE = Style(
         "puffer": (("anorak", "m"), ("parka", "f", "en duvet")),
         "trousers": (("chino", "m"), ("pantalon", "m", "en toile")),
         "jeans": (("denim", "m"), ("pantalon en denim", "m")),
-        "shorts": (("culotte courte", "f"), ("bermuda en toile", "m")),
+        "shorts": (("culotte courte", "f"), ("bermuda", "m", "en toile")),
         "skirt": (("jupe", "f"), ("jupe en tissu", "f")),
         "leggings": (("caleçon long", "m"), ("collant", "m")),
         "shoes": (("souliers", "mp"), ("chaussures", "fp")),

@@ -1,0 +1,56 @@
+"""Seeded photographs and captions for the caption tests."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+
+from tipr.data.synthetic.attributes import hard_sibling, sample_person, sample_shot
+from tipr.data.synthetic.captions import Facts, facts, realise
+
+LANGUAGES = ("en", "zh", "fr", "de")
+
+
+@lru_cache(maxsize=2)
+def some_facts(count: int, seed: int = 11) -> tuple[Facts, ...]:
+    """What writers say about one photograph each of many identities, three in ten of them hard siblings."""
+    generator = np.random.default_rng(seed)
+    person = sample_person(generator)
+    told: list[Facts] = []
+    while len(told) < count:
+        told.append(facts(person, sample_shot(generator, person, 0), generator))
+        sibling = generator.random() < 0.3
+        person = hard_sibling(generator, person)[0] if sibling else sample_person(generator)
+    return tuple(told)
+
+
+@lru_cache(maxsize=16)
+def captions(language: str, plans: str, count: int, seed: int = 12) -> tuple[str, ...]:
+    """The same facts as `some_facts(count)`, worded."""
+    generator = np.random.default_rng(seed)
+    return tuple(
+        realise(one, language, generator, plans="paraphrase" if plans == "paraphrase" else "training")
+        for one in islice(some_facts(3000), count)
+    )
+
+
+def expected_facts(told: Facts) -> set[str]:
+    """The facts in the notation of the checkers."""
+    items = told.items()
+    stated = {told.age, told.action, told.view, "beard" if told.beard else "", "phone" if told.phone else ""} - {""}
+    if "gender" in items:
+        stated.add("gender:" + items["gender"])
+    if told.eyewear:
+        stated.add(told.eyewear + ":-")
+    colors = {"shoes": "shoe_color"}
+    for name in ("top", "inner", "bottom", "shoes", "hat", "scarf", "bag", "umbrella", "hair"):
+        if name not in items:
+            continue
+        fact = f"{items[name]}:{items.get(colors.get(name, name + '_color'), '-')}"
+        if name == "top" and "pattern" in items:
+            fact += f":{items['pattern']}:{items.get('pattern_color', '-')}"
+        prefix = {"inner": "inner ", "hair": "hair:"}.get(name, "")
+        stated.add(prefix + fact)
+    return stated
