@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders.base import Encoded
@@ -233,8 +233,21 @@ def test_mutation_last_token_pooling_is_seen(
     fails(lambda: check_features(method, batch, tensors))
 
 
-def test_mutation_padding_mask_is_seen(batch: TrainBatch) -> None:
+def test_mutation_padding_mask_in_the_interaction_encoder_is_seen(batch: TrainBatch) -> None:
     fails(lambda: check_losses(load(padding="trimmed"), batch))
+
+
+def test_mutation_padding_mask_in_the_text_tower_is_seen(batch: TrainBatch) -> None:
+    method = load()
+
+    def add_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {
+            **kwargs,
+            "attention_mask": torch.cat([batch.mask, batch.mask])[: len(kwargs["input_ids"])].long(),
+        }
+
+    method.encoder.text_model.register_forward_pre_hook(add_mask, with_kwargs=True)
+    fails(lambda: check_losses(method, batch))
 
 
 def test_mutation_one_learning_rate_is_seen(batch: TrainBatch, tensors: dict[str, Tensor]) -> None:
