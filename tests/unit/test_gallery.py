@@ -124,6 +124,24 @@ def test_a_stopped_run_keeps_what_was_done_and_is_continued(
         np.testing.assert_array_equal(one, two)
 
 
+def test_a_stop_in_the_middle_of_a_commit_adds_no_row_twice(
+    tmp_path: Path, pictures: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "COMMIT_ROWS", 1)
+    gallery = Gallery.create(tmp_path / "g", model)
+    real = gallery._store.append
+
+    def commit_then_stop(*rows: Any) -> None:
+        real(*rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gallery._store, "append", commit_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.add([pictures])
+    assert len(Gallery.open(tmp_path / "g")) == 4
+    assert Gallery.open(tmp_path / "g", model=model).add([pictures]).unchanged == 4
+
+
 def test_removed_rows_are_gone_and_their_ids_are_not_given_again(gallery: Gallery, pictures: Path) -> None:
     assert gallery.remove([0, pictures / "3.png"]) == 2
     assert gallery.vectors()[0].tolist() == [1, 2]

@@ -80,10 +80,10 @@ class Filling:
 
     def commit(self) -> None:
         """Make the rows durable."""
-        if self._rows:
-            self._append(self._rows)
-            self.added += len(self._rows)
-            self._rows = []
+        rows, self._rows = self._rows, []  # taken first: when stopped half-way, they must not be committed again
+        if rows:
+            self._append(rows)
+            self.added += len(rows)
         self._committed = time.monotonic()
 
     def report(self) -> IngestReport:
