@@ -142,7 +142,8 @@ class Neckline:
     def _edge(self, position: Floats) -> Floats:
         """How far below the neckline a point lies."""
         x, y, z = np.abs(position[:, 0]), position[:, 1] - F(self.pose.lift), position[:, 2]
-        line = np.where(z > 0, F(self.low), F(0.846)) + F(9) * np.maximum(x - F(0.012), 0) ** 2
+        back = F(0.828 if self.sleeveless else 0.842)
+        line = np.where(z > 0, F(self.low), back) + F(9) * np.maximum(x - F(0.012), 0) ** 2
         return line - y
 
     def cut(self, position: Floats) -> Bools:

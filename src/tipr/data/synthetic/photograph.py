@@ -65,7 +65,7 @@ def shade(figure: Figure, raster: Raster, view: View, camera: Camera, ambient: f
     lamp = normal @ camera.light
     direct = np.clip((lamp + F(0.25)) * F(0.8), 0, 1)
     sky = F(0.80) + F(0.20) * surface.normal[:, 1] + F(0.10) * normal[:, 2]
-    light = F(ambient) * sky + F(1.06 - ambient) * direct
+    light = F(1.12 * ambient) * sky + F(1.20 - 1.12 * ambient) * direct
     half = camera.light + np.array([0, 0, 1], dtype=F)
     half /= np.linalg.norm(half)
     shine = np.clip(normal @ half, 0, 1)
@@ -237,7 +237,7 @@ def _develop(picture: Floats, camera: Camera, r: np.random.Generator, difficulty
     """What the camera does: tone, tint, lost detail, blur, noise. (H, W, 3) in 0 .. 1 -> uint8."""
     height, width, _ = picture.shape
     jitter, shrink, smear, noise_at = (
-        float(r.normal(0, 0.07)),
+        float(r.normal(0, 0.05)),
         float(r.uniform(0.4, 1)),
         r.random(),
         r.integers(1 << 20),
