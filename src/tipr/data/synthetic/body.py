@@ -317,9 +317,21 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
     if long or (style == "short" and pose.female):
         end = {"short": 0.885, "medium": 0.835, "long": 0.725}[style] + pose.lift
         width = {"short": 0.048, "medium": 0.056, "long": 0.062}[style]
-        back = -0.018 - (0.042 if style == "long" else 0.006) - (0.012 if person.outer != "none" else 0)
-        mid = 0.5 * (y - 0.04 + end)
         opening = 0.006 if style == "long" else 0.012
+
+        if style == "long":  # down the back, over whatever is worn
+            thick = {"none": 0.0, "puffer": 0.026}.get(person.outer, 0.014) + (0.008 if person.top == "hoodie" else 0)
+            fall = [
+                (x, 0.852 + pose.lift, z * 0.5 - 0.042 - thick * 0.5, 0.060, 0.034),
+                (x, 0.810 + pose.lift, -0.058 - thick, width, 0.022),
+                (x, 0.765 + pose.lift, -0.066 - thick, width * 0.95, 0.019),
+                (x, end, -0.070 - thick, width * 0.70, 0.013),
+            ]
+        else:
+            fall = [
+                (x, 0.5 * (y - 0.04 + end), z * 0.5 - 0.017, width, 0.044),
+                (x, end, z * 0.3 - 0.024, width * 0.82, 0.024),
+            ]
 
         def curtain(position: Floats) -> Bools:
             return position[:, 2] < z0 + F(opening) + np.minimum(position[:, 1] - y0, 0) * F(0.12)
@@ -329,12 +341,12 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
                 (x, y + (0.045 if person.hat == "none" else 0.026), z - 0.006, 0.042, 0.048),
                 (x, y + 0.005, z - 0.008, 0.0515, 0.056),
                 (x, y - 0.04, z - 0.012, 0.053, 0.052),
-                (x, mid, z * 0.5 + 0.4 * back - 0.004, width, 0.044),
-                (x, end, z * 0.3 + back * 0.75, width * 0.82, 0.024),
+                *fall,
             ],
             paint,
             cut=curtain,
             ends=(0.0, 0.5),
+            over=0.048 if person.outer != "none" or person.top == "hoodie" else 0.014,
         )
         if style == "long":
             for side in (1, -1):
@@ -355,5 +367,5 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
             ends=(0.5, 0.9),
         )
     elif style == "bun":
-        height = (0.052, -0.044) if person.hat == "none" else (-0.004, -0.062)
-        figure.ball((x, y + height[0], z + height[1]), (0.027, 0.025, 0.026), paint)
+        height = (0.062, -0.034) if person.hat == "none" else (-0.004, -0.062)
+        figure.ball((x, y + height[0], z + height[1]), (0.030, 0.027, 0.029), paint)

@@ -109,7 +109,7 @@ def _occlude(layer: Floats, depth: Floats, raster: Raster) -> None:
 
 def _supersampling(height: int) -> float:
     """Samples per pixel length: more for small pictures, where it costs little."""
-    return 2.0 if height <= 200 else 1.375
+    return 2.0 if height <= 200 else 1.25
 
 
 def _backdrop(
@@ -246,11 +246,10 @@ def _develop(picture: Floats, camera: Camera, r: np.random.Generator, difficulty
         return (np.clip(picture, 0, 1) * F(255) + F(0.5)).astype(np.uint8)
     tone = np.exp(difficulty * (np.log(camera.gain) + math.log(camera.exposure) + jitter)).astype(F)
     saturation = F(1 + (camera.saturation - 1) * difficulty)
-    picture = picture * tone
-    gray = picture @ np.array([0.3, 0.59, 0.11], dtype=F)
-    picture = gray[:, :, None] * (1 - saturation) + picture * saturation
+    gray = np.array([0.3, 0.59, 0.11], dtype=F)[:, None] * (1 - saturation)
+    picture = picture @ ((np.eye(3, dtype=F) * saturation + gray) * tone[:, None] * F(1023))
     curve = (np.linspace(0, 1, 1024, dtype=F) ** F(1 + (camera.gamma - 1) * difficulty) * 255 + F(0.5)).astype(np.uint8)
-    image = Image.fromarray(curve[np.clip(picture * F(1023), 0, 1023).astype(np.uint16)])
+    image = Image.fromarray(curve[np.clip(picture, 0, 1023).astype(np.uint16)])
     keep = 1 - (1 - camera.resolution) * shrink * min(1.0, difficulty)
     if keep < 0.92:
         small = (max(8, round(width * keep)), max(8, round(height * keep)))
