@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tipr.data.batch import TrainBatch
 from tipr.data.images import Preprocessing
 from tipr.encoders.clip import ClipConfig, ClipEncoder, resize_image_positions
 from tipr.encoders.clip_tokenizer import ClipTokenizer
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers import read
-from tipr.methods import Irra
+from tipr.methods import Irra, StepContext
+from tipr.methods.irra import IrraConfig
 from tipr.retrieval import Retriever
 
 TINY = Path(__file__).parents[1] / "data" / "golden_irra" / "tiny.pth"
@@ -54,6 +56,22 @@ def test_sizes_come_from_the_tensors() -> None:
     assert method.config.global_caption == "masked"
     assert method.classifier.out_features == 5
     assert method.notices == ()
+
+
+def test_published_size_on_the_meta_device() -> None:
+    """One step at ViT-B/16 size: shapes fit, sizes are the published ones."""
+    with torch.device("meta"):
+        method = Irra.build(
+            IrraConfig(), ClipEncoder.build(ClipConfig()), identities=11003, mask_id=49405, vocabulary_size=49408
+        )
+        ids = torch.zeros(4, 77, dtype=torch.long)
+        person = torch.zeros(4, dtype=torch.long)
+        batch = TrainBatch(torch.zeros(4, 3, 384, 128), ids, ids == 0, ids, ids, person, person)
+        losses = method(batch, StepContext()).losses
+    assert all(loss.shape == () for loss in losses.values())
+    assert sum(p.numel() for p in method.interaction.parameters()) == 13_663_232  # the paper: 13.66 M
+    # 367 published tensors; 24 tower blocks hold query, key and value apart (4 more each)
+    assert len(method.state_dict()) == 367 + 24 * 4
 
 
 def test_every_tensor_of_the_file_arrives(state: dict[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import ParamSpec
 
@@ -23,7 +24,8 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     @wraps(loss)
     def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         device = next(a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
-        with torch.autocast(device_type=device, enabled=False):
+        autocast = torch.amp.is_autocast_available(device)  # not on the meta device
+        with torch.autocast(device_type=device, enabled=False) if autocast else nullcontext():
             return loss(
                 *(_widen(a) for a in args),  # type: ignore[arg-type]
                 **{k: _widen(v) for k, v in kwargs.items()},  # type: ignore[arg-type]
