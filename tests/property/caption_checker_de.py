@@ -1,8 +1,9 @@
-"""Reads German captions: agreement of article, adjective and noun, case by verb and preposition, known sentence forms."""
+"""Reads German captions: agreement in the noun phrase, case by verb and preposition, known sentence forms."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
 from caption_checking import Report, Thing, first_match, sign, signs
 
@@ -142,51 +143,72 @@ def _read_after(tokens: list[str], at: int, thing: Thing, errors: list[str]) -> 
     return end
 
 
-def read_thing(tokens: list[str], at: int, errors: list[str]) -> tuple[Thing, int] | None:
-    """Read a noun phrase that starts at a token; None when there is none."""
-    end = at
-    article = ""
-    if tokens[end] in ARTICLES:
-        article = tokens[end]
-        end += 1
-    adjectives: list[tuple[str, str, str]] = []
-    stripes: list[str] = []
-    plain_color = ""
-    while end < len(tokens):
-        token = tokens[end]
+@dataclass
+class _Words:
+    """The words of a noun phrase before they are judged."""
+
+    article: str = ""
+    adjectives: list[tuple[str, str, str]] = field(default_factory=list)
+    stripes: list[str] = field(default_factory=list)
+    plain_color: str = ""
+    noun: str = ""
+
+
+def _scan(tokens: list[str], at: int) -> tuple[_Words, int] | None:
+    """Article, adjectives and noun from a token on; None when they do not end in a noun."""
+    words = _Words()
+    if tokens[at] in ARTICLES:
+        words.article = tokens[at]
+        at += 1
+    while at < len(tokens):
+        token = tokens[at]
         read = _adjective(token)
         if read is not None:
-            adjectives.append(read)
+            words.adjectives.append(read)
         elif "-" in token and all(part in IN_COMPOUND for part in token.split("-")):
-            stripes = [IN_COMPOUND[part] for part in token.split("-")]
-        elif token in STEMS and end + 1 < len(tokens) and (_adjective(tokens[end + 1]) or ("",))[0] == "pattern":
-            plain_color = STEMS[token]
+            words.stripes = [IN_COMPOUND[part] for part in token.split("-")]
+        elif token in STEMS and at + 1 < len(tokens) and (_adjective(tokens[at + 1]) or ("",))[0] == "pattern":
+            words.plain_color = STEMS[token]
         else:
             break
-        end += 1
-    if end >= len(tokens) or tokens[end] not in NOUNS:
+        at += 1
+    if at >= len(tokens) or tokens[at] not in NOUNS:
         return None
-    noun = tokens[end]
-    kind, gender = NOUNS[noun]
-    noun_cases = {"pd": {"dat"}, "px": {"nom", "acc"}}.get(gender, set(CASES))
+    words.noun = tokens[at]
+    return words, at + 1
+
+
+def _cases(words: _Words, errors: list[str]) -> set[str]:
+    """The cases in which article, endings and noun agree."""
+    gender = NOUNS[words.noun][1]
+    cases = {"pd": {"dat"}, "px": {"nom", "acc"}}.get(gender, set(CASES))
     gender = gender[0]
-    cases = set(noun_cases)
     if gender == "p":
-        if article:
-            errors.append(f"{article} before the plural {noun}")
-    elif not article:
-        errors.append(f"no article before {noun}")
+        if words.article:
+            errors.append(f"{words.article} before the plural {words.noun}")
+    elif not words.article:
+        errors.append(f"no article before {words.noun}")
     else:
-        cases &= ARTICLES[article].get(gender, set())
-    for _, _, ending in adjectives:
+        cases &= ARTICLES[words.article].get(gender, set())
+    for _, _, ending in words.adjectives:
         if ending != "*":
             cases = {case for case in cases if ADJECTIVE[gender, case] == ending}
     if not cases:
-        errors.append("no case fits: " + " ".join(tokens[at : end + 1]))
-    thing = Thing(kind, forms=frozenset(cases))
-    for topic, key, _ in adjectives:
+        errors.append(f"no case fits: {words.article} {words.adjectives} {words.noun}")
+    return cases
+
+
+def read_thing(tokens: list[str], at: int, errors: list[str]) -> tuple[Thing, int] | None:
+    """Read a noun phrase that starts at a token; None when there is none."""
+    scanned = _scan(tokens, at)
+    if scanned is None:
+        return None
+    words, end = scanned
+    noun = words.noun
+    thing = Thing(NOUNS[noun][0], forms=frozenset(_cases(words, errors)))
+    for topic, key, _ in words.adjectives:
         if topic == "color":
-            if thing.color != "-" or plain_color:
+            if thing.color != "-" or words.plain_color:
                 errors.append("two colours before " + noun)
             thing.color = key
         elif topic == "pattern":
@@ -195,16 +217,15 @@ def read_thing(tokens: list[str], at: int, errors: list[str]) -> tuple[Thing, in
             thing.kind = SPECIAL[key, noun]
         else:
             errors.append(f"{key} does not go with {noun}")
-    if noun == "Oberteil" and not any(topic == "other" for topic, _, _ in adjectives):
+    if noun == "Oberteil" and not any(topic == "other" for topic, _, _ in words.adjectives):
         errors.append("Oberteil without its sleeves")
-    if stripes:
-        if thing.pattern != "striped" or len(stripes) != 2 or thing.color != "-":
-            errors.append("a compound colour without stripes")
-        else:
-            thing.color, thing.second = stripes
-    if plain_color:
-        thing.color = plain_color
-    return thing, _read_after(tokens, end + 1, thing, errors)
+    if words.stripes and (thing.pattern != "striped" or len(words.stripes) != 2 or thing.color != "-"):
+        errors.append("a compound colour without stripes")
+    elif words.stripes:
+        thing.color, thing.second = words.stripes
+    if words.plain_color:
+        thing.color = words.plain_color
+    return thing, _read_after(tokens, end, thing, errors)
 
 
 def signed(text: str, errors: list[str]) -> tuple[str, list[Thing]]:
@@ -254,7 +275,8 @@ VIEWS = {
 }  # fmt: skip
 _ACTION = "|".join((*WALKING, *STANDING))
 PHRASE = (
-    rf"hat (?:{HAIR})|(?:trägt|hat) einen Bart|{_ACTION}|{'|'.join(VIEWS)}|schaut auf das Handy|hält ein Handy in der Hand"
+    rf"hat (?:{HAIR})|(?:trägt|hat) einen Bart|{_ACTION}|{'|'.join(VIEWS)}|schaut auf das Handy"
+    r"|hält ein Handy in der Hand"
     r"|trägt N\d+(?: auf dem Rücken| um den Hals| über der Schulter| in der Hand)?|zieht N\d+(?: hinter sich her)?"
     r"|hat N\d+ (?:auf dem Kopf|auf dem Rücken|dabei)|hält N\d+(?: in der Hand)?"
 )
@@ -333,48 +355,55 @@ def _read_list(text: str, case: str, things: list[Thing], report: Report) -> Non
         _demand(things[position], case, report)
 
 
+def _read_subject(subject: str, report: Report) -> str:
+    gender = "m" if re.search(r"Mann|Herr", subject) else "f"
+    if "Person" not in subject:
+        report.facts.add("gender:" + gender)
+    if "jung" in subject:
+        report.facts.add("young")
+    if "älter" in subject:
+        report.facts.add("old")
+    return gender
+
+
+def _read_sentence(sentence: str, gender: str, things: list[Thing], report: Report) -> str:
+    """Read one sentence; returns the gender of the person."""
+    found = first_match(sentence, [form for form in SENTENCES if ("subject" in form.groupindex) == (gender == "")])
+    if found is None:
+        report.errors.append("not understood: " + sentence)
+        return gender or "?"
+    groups = {name: text for name, text in found.groupdict().items() if text}
+    if "subject" in groups:
+        gender = _read_subject(groups["subject"], report)
+    pronoun = groups.get("pronoun", "")
+    if pronoun and (
+        pronoun.lower() != ("er" if gender == "m" else "sie") or pronoun[0].isupper() != sentence.startswith(pronoun)
+    ):
+        report.errors.append("wrong pronoun " + pronoun)
+    if "verb" in groups:
+        groups["phrase1"] = f"{groups['verb']} {groups['rest']}"
+        if WHOLE_PHRASE.fullmatch(groups["phrase1"]) is None:
+            report.errors.append("not understood: " + sentence)
+            return gender
+    for name in ("phrase1", "phrase2"):
+        if name in groups:
+            _read_phrase(groups[name], things, report)
+    if "hair" in groups:
+        report.facts.add(hair_fact(groups["hair"]))
+    _read_list(groups.get("acc1", ""), "acc", things, report)
+    _read_list(groups.get("dat1", ""), "dat", things, report)
+    return gender
+
+
 def check(caption: str) -> Report:
     """Errors and facts of a training caption."""
     report = Report()
     text, things = signed(caption, report.errors)
-    gender = ""
     if not text.endswith("."):
         report.errors.append("no full stop")
-    for position, sentence in enumerate(text.removesuffix(".").split(". ")):
-        found = first_match(sentence, SENTENCES)
-        if found is None or (position == 0) != ("subject" in found.re.groupindex):
-            report.errors.append("not understood: " + sentence)
-            continue
-        groups = found.groupdict()
-        subject = groups.get("subject")
-        if subject:
-            gender = "m" if re.search(r"Mann|Herr", subject) else "f"
-            if "Person" not in subject:
-                report.facts.add("gender:" + gender)
-            if "jung" in subject:
-                report.facts.add("young")
-            if "älter" in subject:
-                report.facts.add("old")
-        pronoun = groups.get("pronoun")
-        if pronoun and pronoun.lower() != ("er" if gender == "m" else "sie"):
-            report.errors.append("wrong pronoun " + pronoun)
-        if pronoun and pronoun[0].isupper() != sentence.startswith(pronoun):
-            report.errors.append("capital of " + pronoun)
-        if groups.get("verb"):
-            phrase = f"{groups['verb']} {groups['rest']}"
-            if WHOLE_PHRASE.fullmatch(phrase) is None:
-                report.errors.append("not understood: " + sentence)
-            else:
-                _read_phrase(phrase, things, report)
-        for name in ("phrase1", "phrase2"):
-            if groups.get(name):
-                _read_phrase(groups[name], things, report)
-        if groups.get("hair"):
-            report.facts.add(hair_fact(groups["hair"]))
-        if groups.get("acc1"):
-            _read_list(groups["acc1"], "acc", things, report)
-        if groups.get("dat1"):
-            _read_list(groups["dat1"], "dat", things, report)
+    gender = ""
+    for sentence in text.removesuffix(".").split(". "):
+        gender = _read_sentence(sentence, gender, things, report)
     report.facts.update(thing.group + thing.fact() for thing in things)
     return report
 

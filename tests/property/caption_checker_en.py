@@ -69,10 +69,13 @@ def _any(words: object) -> str:
 _C = _any(COLOR_KEYS)
 THING = re.compile(
     rf"(?<![\w-])(?:(?P<article>[Aa]n?) )?(?P<pair>pair of )?(?:(?P<lead>{_any({lead for lead, _ in LEADING})}) )?"
-    rf"(?:(?P<color>{_C}) (?:and (?P<second>{_C}) )?)?(?:(?P<pattern>{_any(PATTERNS)}) )?(?P<noun>{_any(NOUNS)})(?![\w-])"
+    rf"(?:(?P<color>{_C}) (?:and (?P<second>{_C}) )?)?(?:(?P<pattern>{_any(PATTERNS)}) )?"
+    rf"(?P<noun>{_any(NOUNS)})(?![\w-])"
     rf"(?: (?:with|featuring|bearing) (?P<other>{_C}) (?P<marks>stripes|polka dots|dots|bands|spots)"
-    rf"| (?:with|bearing|featuring)(?P<one> an?)?(?: (?P<ink>{_C}))? (?P<print>print on the front|logo on the front|graphics on the chest)"
-    rf"| (?P<picture>(?:bearing a picture|featuring artwork) in (?P<inked>{_C})|bearing an emblem|featuring some artwork))?"
+    rf"| (?:with|bearing|featuring)(?P<one> an?)?(?: (?P<ink>{_C}))?"
+    r" (?P<print>print on the front|logo on the front|graphics on the chest)"
+    rf"| (?P<picture>(?:bearing a picture|featuring artwork) in (?P<inked>{_C})"
+    r"|bearing an emblem|featuring some artwork))?"
 )
 MARKS = {"stripes": "striped", "bands": "striped", "polka dots": "dots", "dots": "dots", "spots": "dots"}
 
@@ -81,46 +84,51 @@ def article_for(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
+def _judge_articles(found: re.Match[str], errors: list[str]) -> None:
+    """a, an or a pair of, as the noun's number and the first sound ask for."""
+    noun, article = found["noun"], (found["article"] or "").lower()
+    number = NOUNS[noun][1]
+    if number == "s" and not article:
+        errors.append(f"no article before {noun}")
+    if number == "p" and bool(article) != bool(found["pair"]):
+        errors.append(f"article before the plural {noun}")
+    if found["pair"] and (number == "s" or noun in UNPAIRED):
+        errors.append(f"a pair of {noun}")
+    if article and article != article_for(found[0].split(" ", 1)[1]):
+        errors.append("article: " + found[0])
+    if found["print"]:
+        start = "" if found["print"].startswith("graphics") else article_for(found["ink"] or found["print"])
+        if (found["one"] or "").strip() != start:
+            errors.append("article of the print: " + found[0])
+
+
+def _thing(found: re.Match[str], errors: list[str]) -> Thing:
+    noun = found["noun"]
+    thing = Thing(NOUNS[noun][0], COLOR_KEYS.get(found["color"] or "", "-"))
+    if found["lead"]:
+        thing.kind = LEADING.get((found["lead"], noun), "?")
+        if thing.kind == "?":
+            errors.append(f"{found['lead']} {noun}")
+    if found["second"]:
+        thing.second = COLOR_KEYS[found["second"]]
+        if not found["pattern"]:
+            errors.append("two colours without a pattern: " + found[0])
+    if found["pattern"]:
+        thing.pattern = PATTERNS[found["pattern"]]
+    if found["marks"]:
+        thing.pattern, thing.second = MARKS[found["marks"]], COLOR_KEYS[found["other"]]
+    if found["picture"] or found["print"]:
+        thing.pattern, thing.second = "print", COLOR_KEYS.get(found["inked"] or found["ink"] or "", "-")
+    return thing
+
+
 def signed(text: str, errors: list[str]) -> tuple[str, list[Thing]]:
     """The text with noun phrases replaced by signs."""
     things: list[Thing] = []
 
     def read(found: re.Match[str]) -> str:
-        noun, article = found["noun"], (found["article"] or "").lower()
-        kind, number = NOUNS[noun]
-        if number == "s" and not article:
-            if text[: found.start()].endswith(("dress ", "pair of ")):
-                return found[0]
-            errors.append(f"no article before {noun}")
-        if number == "p" and bool(article) != bool(found["pair"]):
-            errors.append(f"article before the plural {noun}")
-        if found["pair"] and (number == "s" or noun in UNPAIRED):
-            errors.append(f"a pair of {noun}")
-        phrase = found[0]
-        if article and article != article_for(phrase.split(" ", 1)[1]):
-            errors.append("article: " + phrase)
-        thing = Thing(kind, COLOR_KEYS.get(found["color"] or "", "-"))
-        if found["lead"]:
-            thing.kind = LEADING.get((found["lead"], noun), "?")
-            if thing.kind == "?":
-                errors.append(f"{found['lead']} {noun}")
-        if found["second"]:
-            thing.second = COLOR_KEYS[found["second"]]
-            if not found["pattern"] or not found["color"]:
-                errors.append("two colours without a pattern: " + phrase)
-        if found["pattern"]:
-            thing.pattern = PATTERNS[found["pattern"]]
-        if found["marks"]:
-            thing.pattern, thing.second = MARKS[found["marks"]], COLOR_KEYS[found["other"]]
-        if found["picture"]:
-            thing.pattern, thing.second = "print", COLOR_KEYS.get(found["inked"] or "", "-")
-        if found["print"]:
-            thing.pattern, thing.second = "print", COLOR_KEYS.get(found["ink"] or "", "-")
-            article = (found["one"] or "").strip()
-            start = found["ink"] or found["print"]
-            if article != ("" if found["print"].startswith("graphics") else article_for(start)):
-                errors.append("article of the print: " + phrase)
-        things.append(thing)
+        _judge_articles(found, errors)
+        things.append(_thing(found, errors))
         return sign(len(things) - 1)
 
     return THING.sub(read, text), things
@@ -152,7 +160,8 @@ VIEWS = {
 }  # fmt: skip
 _OWN = "(?:his|her|their)"
 PHRASE = (
-    rf"has (?:{HAIR})|has a beard|{_ACTION}|{_any(VIEWS)}|is looking at {_OWN} phone|is holding a phone|is using a cell phone"
+    rf"has (?:{HAIR})|has a beard|{_ACTION}|{_any(VIEWS)}|is looking at {_OWN} phone"
+    r"|is holding a phone|is using a cell phone"
     rf"|is wearing N\d+|has N\d+ on(?: {_OWN} head)?|has N\d+ around {_OWN} neck|is carrying N\d+(?: on {_OWN} back)?"
     rf"|carries N\d+|has N\d+(?: on {_OWN} back| over {_OWN} shoulder)?|is holding N\d+(?: in {_OWN} hand)?"
     r"|is pulling N\d+(?: behind (?:him|her|them))?"
@@ -218,40 +227,50 @@ def _read_phrase(text: str, gender: str, things: list[Thing], report: Report) ->
         report.facts.add(hair_fact(text))
 
 
+def _read_subject(determiner: str, person: str, report: Report) -> None:
+    if PEOPLE[person]:
+        report.facts.add("gender:" + PEOPLE[person])
+    if person == "girl" or "young" in person:
+        report.facts.add("young")
+    if "older" in person or "elderly" in person:
+        report.facts.add("old")
+    if determiner in ("A", "An") and determiner.lower() != article_for(person):
+        report.errors.append("article before " + person)
+
+
+def _read_sentence(sentence: str, person: str, things: list[Thing], report: Report) -> str:
+    """Read one sentence; returns what the person is called."""
+    found = first_match(sentence, [form for form in SENTENCES if ("subject" in form.groupindex) == (person == "")])
+    if found is None:
+        report.errors.append("not understood: " + sentence)
+        return person or "person"
+    groups = found.groupdict()
+    if groups.get("subject"):
+        person = groups["subject"]
+        _read_subject(groups["determiner"], person, report)
+    gender = PEOPLE[person]
+    pronoun = groups.get("pronoun")
+    if pronoun and pronoun not in ({"f": "She", "m": "He", "": "The person"}[gender], "The " + person):
+        report.errors.append("wrong pronoun " + pronoun)
+    for name in ("phrase1", "phrase2"):
+        if groups.get(name):
+            _read_phrase(groups[name], gender, things, report)
+    if groups.get("hair"):
+        report.facts.add(hair_fact(groups["hair"]))
+    return person
+
+
 def check(caption: str) -> Report:
     """Errors and facts of a training caption."""
     report = Report()
     text, things = signed(caption, report.errors)
-    gender, person = "", ""
     if not text.endswith("."):
         report.errors.append("no full stop")
     for under in re.findall(r"(?:over|on top of) N(\d+)", text):
         things[int(under)].group = "inner "
-    for position, sentence in enumerate(text.removesuffix(".").split(". ")):
-        found = first_match(sentence, [form for form in SENTENCES if (position == 0) == ("subject" in form.groupindex)])
-        if found is None:
-            report.errors.append("not understood: " + sentence)
-            continue
-        groups = found.groupdict()
-        if groups.get("subject"):
-            person = groups["subject"]
-            gender = PEOPLE[person]
-            if gender:
-                report.facts.add("gender:" + gender)
-            if person == "girl" or "young" in person:
-                report.facts.add("young")
-            if "older" in person or "elderly" in person:
-                report.facts.add("old")
-            if groups["determiner"] in ("A", "An") and groups["determiner"].lower() != article_for(person):
-                report.errors.append("article before " + person)
-        pronoun = groups.get("pronoun")
-        if pronoun and pronoun not in ({"f": "She", "m": "He", "": "The person"}[gender], "The " + person):
-            report.errors.append("wrong pronoun " + pronoun)
-        for name in ("phrase1", "phrase2"):
-            if groups.get(name):
-                _read_phrase(groups[name], gender, things, report)
-        if groups.get("hair"):
-            report.facts.add(hair_fact(groups["hair"]))
+    person = ""
+    for sentence in text.removesuffix(".").split(". "):
+        person = _read_sentence(sentence, person, things, report)
     report.facts.update(thing.group + thing.fact() for thing in things)
     return report
 

@@ -1,4 +1,4 @@
-"""Reads French captions: article and colour agree with the noun, the colour follows it, elision, known sentence forms."""
+"""Reads French captions: article and colour agree with the noun and stand right, elision, known sentence forms."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ def _add(gender: str, **words: str) -> None:
 
 _add(
     "m",
-    tshirt="t-shirt, tee-shirt, maillot", haut="haut, top", shirt="chemisier", sweater="pull, pull-over, chandail, tricot",
+    tshirt="t-shirt, tee-shirt, maillot", haut="haut, top", shirt="chemisier",
+    sweater="pull, pull-over, chandail, tricot",
     hoodie="sweat à capuche, sweat-shirt, hoodie", tank="débardeur, marcel", jacket="blouson, coupe-vent",
     coat="manteau, long manteau, pardessus, caban", blazer="blazer, veston", puffer="anorak",
     trousers="pantalon, chino", jeans="jean, denim, pantalon en denim", shorts="short, bermuda",
     leggings="legging, pantalon moulant, caleçon long, collant", bag="sac, cabas, fourre-tout",
-    backpack="sac à dos, cartable, sac de randonnée", shoulderbag="sac en bandoulière", handbag="sac à main, sac de dame",
+    backpack="sac à dos, cartable, sac de randonnée", shoulderbag="sac en bandoulière",
+    handbag="sac à main, sac de dame",
     suitcase="bagage à roues", shoppingbag="sac de courses, sac en plastique, sachet", cap="couvre-chef à visière",
     beanie="bonnet", hat="chapeau, chapeau à bords, galurin", scarf="foulard, cache-nez", umbrella="parapluie, pépin",
 )  # fmt: skip
@@ -75,7 +77,8 @@ for _key, _four in {
 _inflected("dark", "sombre", "sombre", "sombres", "sombres")
 _inflected("dark", "obscur", "obscure", "obscurs", "obscures")
 for _key, _names in {
-    "navy": "bleu marine, bleu foncé, bleu nuit, bleu profond", "lightblue": "bleu clair, bleu ciel, bleu pâle, bleu layette",
+    "navy": "bleu marine, bleu foncé, bleu nuit, bleu profond",
+    "lightblue": "bleu clair, bleu ciel, bleu pâle, bleu layette",
     "orange": "orange, abricot, mandarine", "brown": "marron, chocolat, noisette", "black": "ébène, noir de jais",
     "white": "ivoire, blanc cassé", "gray": "gris souris, gris perle", "red": "cerise", "blue": "bleu roi, indigo",
     "green": "vert émeraude, vert sapin", "yellow": "jaune citron, jaune vif", "purple": "prune",
@@ -97,7 +100,8 @@ THING = re.compile(
     rf"(?: à (?P<stripes>rayures|bandes)(?: (?P<stripe1>{_C}){_EDGE})?(?: et (?P<stripe2>{_C}){_EDGE})?"
     rf"| à (?P<checks>carreaux|damiers)(?: (?P<check>{_C}){_EDGE})?"
     rf"| à (?P<dots>pois|petits ronds)(?: (?P<dot>{_C}){_EDGE})?"
-    rf"| (?:avec|arborant) un (?P<print>motif|imprimé|logo|dessin|emblème)(?: (?P<ink>{_C}){_EDGE})?(?: sur la poitrine| devant)?)?"
+    rf"| (?:avec|arborant) un (?P<print>motif|imprimé|logo|dessin|emblème)(?: (?P<ink>{_C}){_EDGE})?"
+    r"(?: sur la poitrine| devant)?)?"
 )
 
 
@@ -108,6 +112,30 @@ def _agree(form: str | None, gender: str, errors: list[str]) -> str:
     if gender not in genders:
         errors.append(f"{form} does not agree ({gender})")
     return key
+
+
+def _read_pattern(found: re.Match[str], thing: Thing, errors: list[str]) -> None:
+    """Stripes agree as rayures (f pl), checks and dots as carreaux and pois (m pl), a print as motif (m)."""
+    if found["stripes"]:
+        thing.pattern = "striped"
+        first, second = (_agree(found[name], "fp", errors) for name in ("stripe1", "stripe2"))
+        if second == "-":
+            thing.second = first
+        elif thing.color != "-":
+            errors.append("three colours")
+        else:
+            thing.color, thing.second = first, second
+    elif found["checks"]:
+        thing.pattern = "plaid"
+        color = _agree(found["check"], "mp", errors)
+        if thing.color == "-":
+            thing.color = color
+        else:
+            thing.second = color
+    elif found["dots"]:
+        thing.pattern, thing.second = "dots", _agree(found["dot"], "mp", errors)
+    elif found["print"]:
+        thing.pattern, thing.second = "print", _agree(found["ink"], "m", errors)
 
 
 def signed(text: str, errors: list[str]) -> tuple[str, list[Thing]]:
@@ -126,28 +154,9 @@ def signed(text: str, errors: list[str]) -> tuple[str, list[Thing]]:
             thing.kind = COMPLEMENTS[found["complement"]].get(noun, "?")
         if thing.kind in ("?", "haut"):
             errors.append(f"complement of {noun}")
-        if found["stripes"]:
-            thing.pattern = "striped"
-            first, second = (_agree(found[name], "fp", errors) for name in ("stripe1", "stripe2"))
-            if second != "-":
-                if thing.color != "-":
-                    errors.append("three colours")
-                thing.color, thing.second = first, second
-            else:
-                thing.second = first
-        elif found["checks"]:
-            thing.pattern = "plaid"
-            color = _agree(found["check"], "mp", errors)
-            if thing.color == "-":
-                thing.color = color
-            else:
-                thing.second = color
-        elif found["dots"]:
-            thing.pattern, thing.second = "dots", _agree(found["dot"], "mp", errors)
-        elif found["print"]:
-            thing.pattern, thing.second = "print", _agree(found["ink"], "m", errors)
-        start = article or noun
-        thing.forms = frozenset({article or "bare", "vowel" if start[0] in "aeiouéèêâh" else "consonant"})
+        _read_pattern(found, thing, errors)
+        sound = "vowel" if (article or noun)[0] in "aeiouéèêâh" else "consonant"
+        thing.forms = frozenset({article or "bare", sound})
         things.append(thing)
         return sign(len(things) - 1)
 
@@ -168,8 +177,9 @@ HAIR_COLORS = {
 _H = _any(HAIR_COLORS)
 HAIR = (
     rf"les cheveux (?:(?:{_H}) et )?(?:courts|mi-longs|longs)|des cheveux (?:courts|mi-longs)(?: (?:{_H}))?"
-    rf"|de longs cheveux(?: (?:{_H}))?|les cheveux (?:(?:{_H}) )?attachés en queue de cheval|une queue de cheval|un chignon"
-    rf"|les cheveux (?:(?:{_H}) )?(?:coiffés|relevés) en chignon|le crâne rasé|la tête rasée"
+    rf"|de longs cheveux(?: (?:{_H}))?|les cheveux (?:(?:{_H}) )?attachés en queue de cheval"
+    rf"|une queue de cheval|un chignon|les cheveux (?:(?:{_H}) )?(?:coiffés|relevés) en chignon"
+    r"|le crâne rasé|la tête rasée"
 )
 HAIR_WITH = (
     rf"aux cheveux (?:courts|mi-longs|longs)(?: et (?:{_H}))?|aux cheveux (?:{_H}) (?:courts|mi-longs)"
@@ -255,44 +265,53 @@ def _read_of(text: str, things: list[Thing], report: Report) -> None:
             _with_article(things[int(under)], report)
 
 
+def _read_subject(subject: str, report: Report) -> str:
+    gender = "m" if re.search(r"homme|monsieur", subject) else "f"
+    if "personne" not in subject:
+        report.facts.add("gender:" + gender)
+    if "jeune" in subject:
+        report.facts.add("young")
+    if "âgé" in subject:
+        report.facts.add("old")
+    return gender
+
+
+def _read_sentence(sentence: str, gender: str, things: list[Thing], report: Report) -> str:
+    """Read one sentence; returns the gender of the word for the person."""
+    found = first_match(sentence, [form for form in SENTENCES if ("subject" in form.groupindex) == (gender == "")])
+    if found is None:
+        report.errors.append("not understood: " + sentence)
+        return gender or "?"
+    groups = {name: text for name, text in found.groupdict().items() if text}
+    if "subject" in groups:
+        gender = _read_subject(groups["subject"], report)
+    feminine = gender == "f"
+    if "pronoun" in groups and (groups["pronoun"] == "Elle") != feminine:
+        report.errors.append("wrong pronoun")
+    if "agree" in groups and groups["agree"].endswith("e") != feminine:
+        report.errors.append("participle does not agree")
+    for name in ("phrase1", "phrase2"):
+        if name in groups:
+            _read_phrase(groups[name], feminine, things, report)
+    if "hair" in groups:
+        report.facts.add(hair_fact(groups["hair"]))
+    for number in signs(groups.get("list1", "") + " " + groups.get("list2", "")):
+        _with_article(things[number], report)
+    _read_of(groups.get("of", ""), things, report)
+    return gender
+
+
 def check(caption: str) -> Report:
     """Errors and facts of a training caption."""
     report = Report()
     text, things = signed(caption, report.errors)
-    feminine = False
     if not text.endswith("."):
         report.errors.append("no full stop")
     for under in re.findall(r"(?:sur|par-dessus) N(\d+)", text):
         things[int(under)].group = "inner "
-    for position, sentence in enumerate(text.removesuffix(".").split(". ")):
-        found = first_match(sentence, SENTENCES)
-        if found is None or (position == 0) != ("subject" in found.re.groupindex):
-            report.errors.append("not understood: " + sentence)
-            continue
-        groups = found.groupdict()
-        subject = groups.get("subject")
-        if subject:
-            feminine = re.search(r"homme|monsieur", subject) is None
-            if "personne" not in subject:
-                report.facts.add("gender:f" if feminine else "gender:m")
-            if "jeune" in subject:
-                report.facts.add("young")
-            if "âgé" in subject:
-                report.facts.add("old")
-        if groups.get("pronoun") and (groups["pronoun"] == "Elle") != feminine:
-            report.errors.append("wrong pronoun")
-        if groups.get("agree") and groups["agree"].endswith("e") != feminine:
-            report.errors.append("participle does not agree")
-        for name in ("phrase1", "phrase2"):
-            if groups.get(name):
-                _read_phrase(groups[name], feminine, things, report)
-        if groups.get("hair"):
-            report.facts.add(hair_fact(groups["hair"]))
-        for name in ("list1", "list2"):
-            for number in signs(groups.get(name) or ""):
-                _with_article(things[number], report)
-        if groups.get("of"):
-            _read_of(groups["of"], things, report)
+    gender = ""
+    for sentence in text.removesuffix(".").split(". "):
+        gender = _read_sentence(sentence, gender, things, report)
     report.facts.update(thing.group + thing.fact() for thing in things)
     return report
 

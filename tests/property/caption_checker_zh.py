@@ -27,7 +27,8 @@ _add(
 _add(
     "条",
     dress="连衣裙 裙子 裙装 洋装", trousers="长裤 裤子 西裤 休闲裤", jeans="牛仔裤 丹宁裤 牛仔长裤",
-    shorts="短裤 五分裤 中裤", skirt="半身裙 半裙 半截裙", leggings="紧身裤 打底裤 健身裤 瑜伽裤", scarf="围巾 围脖 披巾",
+    shorts="短裤 五分裤 中裤", skirt="半身裙 半裙 半截裙",
+    leggings="紧身裤 打底裤 健身裤 瑜伽裤", scarf="围巾 围脖 披巾",
 )  # fmt: skip
 _add(
     "双",
@@ -36,8 +37,10 @@ _add(
 )  # fmt: skip
 _add(
     "个",
-    bag="包 包包 袋子 提包", backpack="双肩包 背包 书包 双肩背包 旅行背囊", shoulderbag="单肩包 斜挎包 挎包 邮差包",
-    handbag="手提包 手提袋 手包 手拎包", suitcase="行李箱 拉杆箱 旅行箱 皮箱", shoppingbag="购物袋 塑料袋 环保袋 方便袋",
+    bag="包 包包 袋子 提包", backpack="双肩包 背包 书包 双肩背包 旅行背囊",
+    shoulderbag="单肩包 斜挎包 挎包 邮差包",
+    handbag="手提包 手提袋 手包 手拎包", suitcase="行李箱 拉杆箱 旅行箱 皮箱",
+    shoppingbag="购物袋 塑料袋 环保袋 方便袋",
 )  # fmt: skip
 _add("顶", cap="棒球帽 鸭舌帽 运动帽 太阳帽", beanie="毛线帽 针织帽 绒线帽 冷帽", hat="帽子 遮阳帽 礼帽 宽檐帽")
 _add("把", umbrella="雨伞 伞 阳伞 长柄伞")

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from tipr.data.synthetic.attributes import hard_sibling, sample_person, sample_shot
+from tipr.data.synthetic.attributes import sample_person, sample_shot
 from tipr.data.synthetic.captions import Facts, facts, realise
 
 LANGUAGES = ("en", "zh", "fr", "de")
@@ -15,24 +15,19 @@ LANGUAGES = ("en", "zh", "fr", "de")
 
 @lru_cache(maxsize=2)
 def some_facts(count: int, seed: int = 11) -> tuple[Facts, ...]:
-    """What writers say about one photograph each of many identities, three in ten of them hard siblings."""
+    """What writers say about one photograph each of many identities."""
     generator = np.random.default_rng(seed)
-    person = sample_person(generator)
-    told: list[Facts] = []
-    while len(told) < count:
-        told.append(facts(person, sample_shot(generator, person, 0), generator))
-        sibling = generator.random() < 0.3
-        person = hard_sibling(generator, person)[0] if sibling else sample_person(generator)
-    return tuple(told)
+    people = (sample_person(generator) for _ in range(count))
+    return tuple(facts(person, sample_shot(generator, person, 0), generator) for person in people)
 
 
 @lru_cache(maxsize=16)
 def captions(language: str, plans: str, count: int, seed: int = 12) -> tuple[str, ...]:
-    """The same facts as `some_facts(count)`, worded."""
+    """The first of `some_facts(2000)`, worded."""
     generator = np.random.default_rng(seed)
     return tuple(
         realise(one, language, generator, plans="paraphrase" if plans == "paraphrase" else "training")
-        for one in islice(some_facts(3000), count)
+        for one in islice(some_facts(2000), count)
     )
 
 

@@ -25,7 +25,7 @@ COUNT = 1500
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_captions_are_correct_and_state_the_facts(language: str) -> None:
-    told = some_facts(3000)
+    told = some_facts(2000)
     for caption, one in zip(captions(language, "training", COUNT), told, strict=False):
         report = CHECKERS[language].check(caption)
         assert report.errors == [], caption
@@ -43,7 +43,7 @@ def test_the_four_languages_state_the_same_facts() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_paraphrases_agree_inside_every_noun_phrase(language: str) -> None:
     """The checkers know the things and colours of the paraphrases too, and find every one that is stated."""
-    for caption, one in zip(captions(language, "paraphrase", 800), some_facts(3000), strict=False):
+    for caption, one in zip(captions(language, "paraphrase", 800), some_facts(2000), strict=False):
         errors: list[str] = []
         _, things = CHECKERS[language].signed(caption, errors)
         assert errors == [], caption
@@ -80,6 +80,7 @@ _FR_COLOR = r"(noir|blanc|gris|vert|bleu)"
 _MEASURE = {"件": "条", "条": "双", "双": "顶", "个": "把", "顶": "副", "把": "件", "副": "个"}
 _VERBS = {"脚穿": "头戴", "下身穿着": "脚踩", "背着": "打着", "挎着": "拉着", "戴着": "围着"}
 _PRONOUN = {"She": "He", "He": "She", "Sie": "Er", "Er": "Sie", "Elle": "Il", "Il": "Elle", "她": "他", "他": "她"}
+_OWNER = {"his": "her", "her": "his"}
 
 
 def _swap(table: dict[str, str]) -> Callable[[re.Match[str]], str]:
@@ -98,7 +99,7 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[str, random.Random], str]]] = {
     "de ending left out": ("de", _replace(rf"\b{_DE_COLOR}e[ns]?\b(?! kariert)", r"\1")),
     "de dative plural without n": ("de", _replace(r"([Ss]chuhe|Stiefel)n\b", r"\1")),
     "de dative plural after an accusative verb": ("de", _replace(r"([Ss]chuhe|Stiefel)\b", r"\1n")),
-    "de noun without its capital": ("de", _replace(r"(?<= )(Hose|Hemd|Schuhe|Jacke|Rucksack)\b", lambda m: m[0].lower())),
+    "de noun without its capital": ("de", _replace(r"(?<= )(Hose|Hemd|Schuhe|Jacke)\b", lambda m: m[0].lower())),
     "de compound colour taken apart": ("de", _replace(r"(\w+)-(\w+) gestreift", r"\1e \2 gestreift")),
     "de plural with an article": ("de", _replace(r"(?<= )(?=(schwarze|weiße|rote|braune) Schuhe\b)", "eine ")),
     "fr masculine article on a feminine noun": ("fr", _replace(r"\bune\b", "un")),
@@ -121,12 +122,12 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[str, random.Random], str]]] = {
     "zh two 的 in a row": ("zh", _replace(r"色的", "色的的")),
     "en a before a vowel": ("en", _replace(r"\ban (?=orange|older|elderly|overcoat|umbrella)", "a ")),
     "en an before a consonant": ("en", _replace(r"\ba (?=black|white|red|blue|gray|green|pink)", "an ")),
-    "en article left out": ("en", _replace(r"\ba (?=(black|white|red|blue|gray) (T-shirt|shirt|jacket|skirt|dress)\b)", "")),
+    "en article left out": ("en", _replace(r"\ba (?=(black|white|gray) (T-shirt|shirt|dress)\b)", "")),
     "en plural with an article": ("en", _replace(r"(?<!of )\b(?=(black|white|gray) (pants|shoes|shorts)\b)", "a ")),
     "en verb in the plural": ("en", _replace(r"\bis (?=wearing|carrying|walking|holding|standing|dressed)", "are ")),
-    "en colour after the noun": ("en", _replace(r"\b(black|white|red|gray) (shirt|pants|shoes|jacket|shorts)\b", r"\2 \1")),
+    "en colour after the noun": ("en", _replace(r"\b(black|white|red) (shirt|pants|shoes)\b", r"\2 \1")),
     "en singular thing in the plural": ("en", _replace(r"\b(shirt|jacket|skirt|backpack|bag|purse)\b", r"\1s")),
-    "en possessive of the other gender": ("en", _replace(r"\b(his|her)(?= (back|head|neck|hand|shoulder|phone))", lambda m: "her" if m[0] == "his" else "his")),
+    "en possessive of the other gender": ("en", _replace(r"\b(his|her)(?= (back|head|hand|phone))", _swap(_OWNER))),
     "pronoun of the other gender, en": ("en", _replace(r"(?<=\. )(She|He)\b", _swap(_PRONOUN))),
     "pronoun of the other gender, de": ("de", _replace(r"(?<=\. )(Sie|Er)\b", _swap(_PRONOUN))),
     "pronoun of the other gender, fr": ("fr", _replace(r"(?<=\. )(Elle|Il)\b", _swap(_PRONOUN))),

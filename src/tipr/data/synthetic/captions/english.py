@@ -58,7 +58,8 @@ class EnglishWriter(Writer):
                 else:
                     parts.append(self.word("dotted"))
             else:
-                after = " " + self.word("print:color" if second else "print").format(second)
+                text = self.word("print:color" if second else "print")
+                after = " " + (text.format(a=with_article(second), color=second) if second else text)
         parts.append(noun)
         text = " ".join(parts) + after
         if number == "s":

@@ -87,9 +87,9 @@ TRAINING = Style(
         "dotted": ("polka dot", "dotted"),
         "print": ("with a print on the front", "with a logo on the front", "with graphics on the chest"),
         "print:color": (
-            "with a {} print on the front",
-            "with a {} logo on the front",
-            "with {} graphics on the chest",
+            "with {a} print on the front",
+            "with {a} logo on the front",
+            "with {color} graphics on the chest",
         ),
         "glasses": ("glasses", "glasses", "a pair of glasses"),
         "sunglasses": ("sunglasses", "sunglasses", "a pair of sunglasses"),

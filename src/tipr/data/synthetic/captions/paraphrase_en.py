@@ -90,7 +90,7 @@ PARAPHRASE = Style(
         "dots": ("spots",),
         "dotted": ("spotted",),
         "print": ("bearing an emblem", "featuring some artwork"),
-        "print:color": ("bearing a picture in {}", "featuring artwork in {}"),
+        "print:color": ("bearing a picture in {color}", "featuring artwork in {color}"),
         "glasses": ("spectacles", "eyeglasses"),
         "sunglasses": ("shades", "tinted lenses"),
         "hair:short": ("cropped hair", "close-cut hair"),
