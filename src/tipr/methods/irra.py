@@ -107,7 +107,8 @@ class Irra(Method):
 
         Returns:
             losses: one weighted () scalar for each configured term.
-            logs: detached `id_image_accuracy`, `id_text_accuracy`, `mlm_accuracy` in 0..1 for the terms in use.
+            logs: detached `id_image_accuracy`, `id_text_accuracy`, `mlm_accuracy` in 0..1 for the terms in use; on an
+                accelerator also `mlm_left_out`, labelled positions beyond `mlm_capacity`.
         """
         if self.config.padding == "trimmed":
             batch = trim(batch)
@@ -117,9 +118,9 @@ class Irra(Method):
             context.gather(image.pooled), context.gather(pooled), context.gather(batch.identity)
         )
         if masked is not None:
-            loss, accuracy = self._mlm(image, masked, batch.mlm_labels, context)
-            output.losses["mlm"] = loss
-            output.logs["mlm_accuracy"] = accuracy
+            mlm = self._mlm(image, masked, batch.mlm_labels, context)
+            output.losses.update(mlm.losses)
+            output.logs.update(mlm.logs)
         weights = self.config.weights
         output.losses = {name: output.losses[name] * weights.get(name, 1.0) for name in self.config.losses}
         return output
@@ -169,8 +170,8 @@ class Irra(Method):
                 output.logs[key] = (logits.detach().argmax(dim=1) == identity).float().mean()
         return output
 
-    def _mlm(self, image: Encoded, text: Encoded, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """MLM loss and accuracy; the vocabulary is scored at labelled positions only."""
+    def _mlm(self, image: Encoded, text: Encoded, labels: Tensor, context: StepContext) -> StepOutput:
+        """MLM loss and logs; the vocabulary is scored at labelled positions only."""
         mask = text.mask if self.config.padding == "trimmed" else None
         position = labelled_positions(labels, capacity=self.config.mlm_capacity)
         target = labels.flatten()[position.clamp(min=0)].masked_fill(position < 0, IGNORE)
@@ -178,7 +179,10 @@ class Irra(Method):
         count = context.reduce_sum((target != IGNORE).sum())
         loss = mlm_loss(logits, target, ignore_index=IGNORE, count=count) * context.process_count
         correct = context.reduce_sum((logits.detach().argmax(dim=-1) == target).sum())
-        return loss, correct / count.clamp(min=1)
+        output = StepOutput({"mlm": loss}, {"mlm_accuracy": correct / count.clamp(min=1)})
+        if labels.device.type != "cpu":
+            output.logs["mlm_left_out"] = (labels != IGNORE).sum() - (target != IGNORE).sum()
+        return output
 
 
 def labelled_positions(labels: Tensor, *, capacity: float) -> Tensor:
