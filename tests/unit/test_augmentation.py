@@ -39,7 +39,7 @@ def test_shift_is_flip_then_black_border_then_crop(pad):
     for index, image in enumerate(pixels):
         turned = image[:, :, ::-1] if flip[index] else image
         bordered = np.pad(turned, ((0, 0), (pad, pad), (pad, pad)))
-        top, left = (int(math.floor(draw * (2 * pad + 1))) for draw in drawn[index, 1:3])
+        top, left = (math.floor(draw * (2 * pad + 1)) for draw in drawn[index, 1:3])
         np.testing.assert_array_equal(moved[index], bordered[:, top : top + 12, left : left + 8])
 
 
@@ -61,9 +61,9 @@ def test_rectangles_follow_the_rule():
     assert len(set(samples)) == len(samples)
     for sample, top, left, height, width in found:
         assert drawn[sample, 0] < 0.5
-        assert 0 <= top
+        assert top >= 0
         assert top + height <= 96
-        assert 0 <= left
+        assert left >= 0
         assert left + width <= 32
         assert 0.018 < height * width / (96 * 32) < 0.42
         assert 0.25 < height / width < 3.8  # rounding widens the 0.3 and 3.3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,5 +125,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     name = NAME.fullmatch(path.name)
     if name is None or _digest(path) != name.group(2):
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return None  # whole, but not ours: it asks for more than tensors and plain values
     return state

@@ -170,7 +170,7 @@ class Loop:
         )
         batches = stream(source, epoch=state.epoch, index=state.position, workers=config.data.workers)
         run.module.train()
-        if self._stop(interrupt, agreed=True) == "max_minutes":
+        if state.step and self._stop(interrupt, agreed=True) == "max_minutes":
             return "max_minutes"  # resumed after its time was up
         while state.step < self.total:
             for position in range(state.position, source.length(state.epoch)):
