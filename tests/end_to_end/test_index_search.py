@@ -232,13 +232,13 @@ def test_without_text_it_reads_descriptions_and_stays_loaded(
 
 def test_results_are_saved_as_a_page_and_as_a_sheet(gallery: Path, tmp_path: Path, capsys: Any) -> None:
     query = "<script>alert(1)</script> 红色"
-    assert run("search", gallery, query, "-k", "3", "--save", tmp_path / "out.html", "--camera", "门口") == 0
+    saves = ["--save", tmp_path / "out.html", "--save", tmp_path / "out.png"]
+    assert run("search", gallery, query, "-k", "3", *saves, "--camera", "门口") == 0
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "<script>alert(1)" not in page
     assert "红色" in page
     assert page.count("data:image/jpeg;base64,") == 3
     assert "门口" in page
-    assert run("search", gallery, query, "-k", "3", "--save", tmp_path / "out.png") == 0
     with Image.open(tmp_path / "out.png") as sheet:
         assert sheet.format == "PNG"
         assert sheet.width > 300

@@ -269,6 +269,53 @@ def test_an_open_gallery_sees_what_others_add_and_erase(gallery: Gallery, tmp_pa
     assert len(reader.thumbnails([2, 3])) == 2
 
 
+def test_a_reader_starts_again_when_an_erasure_took_its_version(
+    gallery: Gallery, tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Gallery.open(tmp_path / "g", model=model)
+    real = reader._store.vectors
+
+    def erase_first() -> Any:
+        monkeypatch.setattr(reader._store, "vectors", real)
+        gallery.remove([0])
+        return real()  # the files of this version are gone
+
+    monkeypatch.setattr(reader._store, "vectors", erase_first)
+    assert {hit.id for hit in reader.search("red", k=9)} == {1, 2, 3}
+
+
+def test_damage_is_not_taken_for_an_erasure(gallery: Gallery, tmp_path: Path, model: Any) -> None:
+    reader = Gallery.open(tmp_path / "g", model=model)
+    for path in (tmp_path / "g" / "people.lance" / "data").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(GalleryCorrupt, match="is damaged"):
+        reader.search("red")
+
+
+def test_a_full_disk_is_one_error_and_keeps_what_was_there(gallery: Gallery, tmp_path: Path) -> None:
+    paint(tmp_path / "late.png", seed=77)
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import lancedb
+from colour_model import ColourModel
+from tipr.errors import GalleryError
+from tipr.gallery import Gallery
+gallery = Gallery.open({str(tmp_path / "g")!r}, model=ColourModel())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))  # writing more fails, as it does on a full disk
+try:
+    gallery.add([{str(tmp_path / "late.png")!r}])
+except GalleryError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"cannot write to gallery {tmp_path / 'g'}: ")
+    assert result.stdout.count("\n") == 1
+    assert len(gallery) == 4
+    assert gallery.add([tmp_path / "late.png"]).added == 1  # works again once there is room
+
+
 def test_what_is_no_gallery_is_refused(tmp_path: Path, model: Any) -> None:
     with pytest.raises(GalleryError, match=r"no gallery at .*nowhere"):
         Gallery.open(tmp_path / "nowhere")

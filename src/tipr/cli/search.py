@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.option("--path", "part", metavar="TEXT", help="Only paths that hold TEXT, or fit it as a pattern with * and ?.")
 @click.option("--group-by", metavar="COLUMN", help="Only the best picture of each identity, camera, or tag COLUMN=....")
 @click.option("--paths", "only_paths", is_flag=True, help="Print paths only, one a line.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Save the pictures as .html or .png.")
+@click.option(
+    "--save", "saves", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Save as .html or .png."
+)
 @click.option("--model", metavar="PATH", help="Where the gallery's model lies now, when it was moved.")
 @options.common
 def command(
@@ -41,7 +43,7 @@ def command(
     part: str | None,
     group_by: str | None,
     only_paths: bool,
-    save: Path | None,
+    saves: tuple[Path, ...],
     model: str | None,
     device: str,
     threads: int | None,
@@ -55,10 +57,11 @@ def command(
     """
     if as_json and only_paths:
         raise click.UsageError("--json and --paths cannot be combined")
-    if save is not None and save.suffix.lower() not in (".html", ".png"):
-        raise click.UsageError(f"--save {save}: the name must end in .html or .png")
-    if save is not None and not text:
-        raise click.UsageError("--save needs TEXT")
+    for save in saves:
+        if save.suffix.lower() not in (".html", ".png"):
+            raise click.UsageError(f"--save {save}: the name must end in .html or .png")
+        if not text:
+            raise click.UsageError("--save needs TEXT")
     from tipr.cli import output
     from tipr.gallery import Gallery
     from tipr.gallery.filters import Filters
@@ -73,7 +76,7 @@ def command(
             _explain_nothing(opened, conditions, quiet)
         elif not as_json:
             output.note(output.NOT_AN_IDENTIFICATION, quiet=quiet)
-        if save is not None:
+        for save in saves:
             _save(save, query, hits, opened, conditions)
             output.note(f"saved {save}", quiet=quiet)
     return DONE

@@ -7,7 +7,6 @@ GALLERY/.lock            held by the one process that writes; readers never wait
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -16,17 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.errors import ConfigError, GalleryError, GalleryMismatch, WeightsError
+from tipr.errors import ConfigError, GalleryCorrupt, GalleryError, GalleryMismatch, WeightsError
 from tipr.gallery.bands import band, band_limits
 from tipr.gallery.filling import ENCODE_BATCH, Filling, Progress
 from tipr.gallery.filters import Filters, Moment
 from tipr.gallery.info import GalleryInfo, summary, utc
 from tipr.gallery.ingest import IngestReport, Known, list_entries, prepare_all
+from tipr.gallery.lock import exclusive
 from tipr.gallery.search import GROUPS, Hit, group_values, rank, scores
 from tipr.gallery.settings import FORMAT, read_settings, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tipr.retrieval import Retriever
+
+READ_ATTEMPTS = 5
+"""Times a reader starts again because the version it reads was erased."""
+
+Result = TypeVar("Result")
 
 
 class Gallery:
@@ -144,8 +149,7 @@ class Gallery:
         return cls(path, settings, store, load)
 
     def __len__(self) -> int:
-        self._refresh()
-        return len(self._ids())
+        return self._read(lambda: len(self._ids()))
 
     @property
     def model(self) -> str | None:
@@ -274,7 +278,16 @@ class Gallery:
         filters = Filters.of(camera=camera, since=since, until=until, path=path)
         if model is not None:
             self._check(model)
-        self._refresh()
+        return self._read(lambda: self._search(query, k, filters, group_by, model))
+
+    def _search(
+        self,
+        query: str | NDArray[np.float32],
+        k: int,
+        filters: Filters,
+        group_by: str | None,
+        model: Retriever | None,
+    ) -> list[Hit]:
         ids = self._ids()
         if not len(ids):
             raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
@@ -292,20 +305,18 @@ class Gallery:
             GalleryError: an id is not in the gallery.
         """
         try:
-            return self._store.thumbnails(ids)
+            return self._read(lambda: self._store.thumbnails(ids))
         except KeyError as error:
             raise GalleryError(f"row {error.args[0]} is not in gallery {self.path}") from None
 
     def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """All ids, rising, and the vectors as stored: (N,) int64 and (N, D) float16."""
-        self._refresh()
-        return self._ids(), self._vectors()
+        return self._read(lambda: (self._ids(), self._vectors()))
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""
-        version = self._refresh()
-        columns = self._columns(("camera", "time", "identity"))
-        return summary(self.path, self._settings, columns, version)
+        columns = self._read(lambda: self._columns(("camera", "time", "identity")))
+        return summary(self.path, self._settings, columns, self._cache["version"])
 
     def _check(self, retriever: Retriever) -> None:
         own = self._settings["model"]
@@ -355,6 +366,17 @@ class Gallery:
             known.setdefault((path, box), {}).setdefault(sha256, []).append(int(i))
         return known
 
+    def _read(self, step: Callable[[], Result]) -> Result:
+        """Run a reading step on the newest version; again when an erasure took that version away meanwhile."""
+        for _ in range(READ_ATTEMPTS):
+            version = self._refresh()
+            try:
+                return step()
+            except GalleryCorrupt:
+                if self._refresh() == version:
+                    raise  # nobody changed it: it is damaged
+        raise GalleryError(f"gallery {self.path} keeps changing: try again later")
+
     def _refresh(self) -> int:
         version = self._store.refresh()
         if version != self._cache.get("version"):
@@ -398,20 +420,10 @@ class Gallery:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Hold the gallery's lock: one process writes at a time."""
-        try:
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise GalleryError(f"cannot write to gallery {self.path}: {error.strerror or error}") from None
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise GalleryError(f"another process is writing to gallery {self.path}: try again later") from None
+        with exclusive(self.path):
             self._settings = read_settings(self.path)
             self._refresh()
             yield
-        finally:
-            os.close(handle)
 
 
 def _load(model: Path | str, device: str, threads: int | None) -> Retriever:

@@ -1,0 +1,32 @@
+"""One process writes to a gallery at a time; readers need no lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tipr.errors import GalleryError
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder/.lock` as long as the block runs; the system lets go of it when the process dies.
+
+    Raises:
+        GalleryError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise GalleryError(f"cannot write to gallery {folder}: {error.strerror or error}") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise GalleryError(f"another process is writing to gallery {folder}: try again later") from None
+        yield
+    finally:
+        os.close(handle)
