@@ -317,7 +317,11 @@ def check(caption: str) -> Report:
 
 
 def agreement_errors(caption: str) -> list[str]:
-    """Errors inside the noun phrases of any caption, paraphrases too."""
-    errors: list[str] = []
-    signed(caption, errors)
-    return errors
+    """Errors inside the noun phrases of any caption, paraphrases too, and of elision."""
+    report = Report()
+    text, things = signed(caption, report.errors)
+    _read_of(text, things, report)
+    for bare in re.findall(r"(?<!d')(?<!de )\bN(\d+)", text):
+        _with_article(things[int(bare)], report)
+    report.errors.extend(re.findall(r"\b(?:[Qq]ue|[Dd]e|[Ll][ea]|[Jj]e) [aeiouyéèêâh]\w*", text))
+    return report.errors

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import caption_checker_de
 import caption_checker_en
 import caption_checker_fr
 import caption_checker_zh
+import caption_checking
 import pytest
 from caption_samples import LANGUAGES, captions, expected_facts, some_facts
 
@@ -21,6 +23,12 @@ CHECKERS: dict[str, ModuleType] = {
     "de": caption_checker_de,
 }
 COUNT = 1500
+
+
+def test_checkers_share_nothing_with_the_package() -> None:
+    for checker in (*CHECKERS.values(), caption_checking):
+        assert checker.__file__ is not None
+        assert re.search(r"^\s*(?:from|import) tipr", Path(checker.__file__).read_text("utf-8"), re.MULTILINE) is None
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -149,3 +157,31 @@ def test_every_corruption_is_caught(name: str) -> None:
         if damaged == 40:
             break
     assert damaged >= 20
+
+
+PARAPHRASE_CORRUPTIONS: dict[str, tuple[str, Callable[[str, random.Random], str]]] = {
+    "de accusative becomes dative": ("de", _replace(r"\beinen (?=\w+ (Pullover|Sweater|Stoffrock)\b)", "einem ")),
+    "de dative becomes accusative": ("de", _replace(r"\beinem (?=\w+ (T-Shirt|Hemd|Oberhemd|Knopfhemd)\b)", "einen ")),
+    "de article of another gender": ("de", _replace(r"\beine (?=\w+ (Hose|Stoffhose|Chinohose|Jeans)\b)", "einen ")),
+    "de feminine ending -e becomes -en": ("de", _replace(r"\beine (\w+)e (?=(Hose|Stoffhose)\b)", r"eine \1en ")),
+    "de dative plural without n": ("de", _replace(r"(?<=en )(\w*[Ss]chuhe)n\b", r"\1")),
+    "fr article of the other gender": ("fr", _replace(r"\bune (?=chemise|liquette|robe|veste|jupe)", "un ")),
+    "fr colour of the other gender": ("fr", _replace(r"\b(chemise|liquette|robe|jupe) (noir|gris|vert)e\b", r"\1 \2")),
+    "fr elision left out": ("fr", _replace(r"\bd'(?=une? )", "de ")),
+    "zh measure word of another thing": ("zh", _replace(r"一([件条双顶把])", _swap(_MEASURE))),
+    "en an before a consonant": ("en", _replace(r"\ba (?=black|white|snowy|red|crimson|blue)", "an ")),
+    "en a before a vowel": ("en", _replace(r"\ban (?=ivory|ebony|orange|emerald)", "a ")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARAPHRASE_CORRUPTIONS)
+def test_corruptions_of_paraphrases_are_caught(name: str) -> None:
+    language, corrupt = PARAPHRASE_CORRUPTIONS[name]
+    source = random.Random(name)
+    damaged = 0
+    for caption in captions(language, "paraphrase", COUNT):
+        wrong = corrupt(caption, source)
+        if wrong != caption:
+            damaged += 1
+            assert CHECKERS[language].agreement_errors(wrong), wrong
+    assert damaged >= 10

@@ -153,8 +153,11 @@ class GermanWriter(Writer):
     def slot_definite(self) -> str:
         return self.person("nom", 2)
 
-    def slot_legs(self) -> str:
-        return self.listed(self.lower("acc"))
+    def slot_upper_nominative(self) -> str:
+        return self.upper("nom")
+
+    def slot_legs_nominative(self) -> str:
+        return self.listed(self.lower("nom"))
 
     def slot_pronoun(self) -> str:
         return self.pronoun

@@ -14,7 +14,7 @@ PARAPHRASE = Style(
         Plan("zu sehen ist", "Im Bild sieht man {indefinite_acc}, {relative} {outfit} anhat.", 2),
         Plan("man erkennt", "Man erkennt {indefinite_acc} in {outfit_dative}.", 2),
         Plan("gehüllt", "Gehüllt in {outfit} {action_inverted}.", 2),
-        Plan("oben, unten", "Das hier ist {indefinite}: oben {upper}, unten {legs}.", 2),
+        Plan("oben, unten", "Das hier ist {indefinite}: oben {upper_nominative}, unten {legs_nominative}.", 2),
         Plan("Outfit", "Das Outfit, das {definite} gewählt hat, besteht aus {outfit_dative}.", 2),
         Plan("erkennbar", "Erkennbar wird {definite} an {hair_dative} sowie an {outfit_dative}.", 2),
         Plan("entdeckt", "Wer genau hinsieht, entdeckt {indefinite_acc} mit {outfit_dative}.", 2),
