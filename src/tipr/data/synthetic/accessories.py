@@ -31,7 +31,8 @@ def add_hat(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> N
     def ribs(surface: Surface, colours: Floats) -> Floats:
         band = step(low + F(0.018) - surface.position[:, 1], 0.002)
         knit = F(0.9) + F(0.1) * np.sin(surface.angle * F(60))
-        return colours * (knit * (1 - F(0.1) * band))[:, None]
+        result: Floats = colours * (knit * (1 - F(0.1) * band))[:, None]
+        return result
 
     def seams(surface: Surface, colours: Floats) -> Floats:
         seam = step(F(0.06) - np.abs(np.sin(surface.angle * F(3))), 0.06)
@@ -65,13 +66,15 @@ def add_scarf(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) ->
 
     def fringe(surface: Surface, colours: Floats) -> Floats:
         ribs = F(0.92) + F(0.08) * np.sin(surface.along * F(260))
-        return colours * ribs[:, None]
+        result: Floats = colours * ribs[:, None]
+        return result
 
     cloth = Cloth(wardrobe.scarf, crease=0.2, details=(fringe,))
     figure.tube([(x, y + 0.028, z - 0.004, 0.046, 0.048), (x, y + 0.010, z, 0.062 + room, 0.064 + room),
                  (x, y - 0.016, z + 0.002, 0.064 + room, 0.066 + room)], cloth, ends=(0.4, 0.4))  # fmt: skip
     front = z + 0.075 + room
-    figure.tube([(x + 0.020, y - 0.012, front - 0.006, 0.022, 0.012), (x + 0.025, y - 0.07, front + 0.010, 0.025, 0.010),
+    figure.tube([(x + 0.020, y - 0.012, front - 0.006, 0.022, 0.012),
+                 (x + 0.025, y - 0.07, front + 0.010, 0.025, 0.010),
                  (x + 0.028, y - 0.155, front + 0.012, 0.027, 0.007)], cloth, ends=(0.5, 0.2))  # fmt: skip
 
 
@@ -94,7 +97,8 @@ class BagPaint:
             return colours * (1 - F(0.35) * zips)[:, None]
         if self.kind == "suitcase":
             rib = F(0.9) + F(0.1) * np.sign(np.sin(surface.angle * F(14)))
-            return colours * rib[:, None]
+            result: Floats = colours * rib[:, None]
+            return result
         if self.kind == "shoppingbag":
             label = step(F(0.35) - np.abs(y + F(0.1)), 0.05) * step(F(0.035) - np.abs(local[:, 2]), 0.004)
             return mix(colours, label * F(0.35), 1 - self.cloth.weave.colour)
@@ -116,7 +120,8 @@ def add_bag(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> N
         z -= 0.115 + thick
         paint = BagPaint(cloth, (x, y, z), 0.118, kind)
         figure.tube([(x, y + 0.108, z + 0.006, 0.066, 0.040),
-                     (x, y + 0.085, z + 0.004, 0.080, 0.048), (x, y, z, 0.086, 0.056), (x, y - 0.080, z - 0.002, 0.084, 0.056),
+                     (x, y + 0.085, z + 0.004, 0.080, 0.048), (x, y, z, 0.086, 0.056),
+                     (x, y - 0.080, z - 0.002, 0.084, 0.056),
                      (x, y - 0.112, z + 0.004, 0.070, 0.044)], paint, power=3.2, ends=(0.3, 0.25))  # fmt: skip
         figure.box(
             (x, y - 0.042, z - 0.056), (0.060, 0.050, 0.020), Plain(weave.colour * F(0.84), gloss=0.05), soft=0.3
@@ -134,11 +139,13 @@ def add_bag(figure: Figure, pose: Pose, person: Person, wardrobe: Wardrobe) -> N
         x, y, z = hand[0] + 0.008, hand[1] - ry - 0.052, hand[2]
         centre = (float(x), float(y), float(z))
         if kind == "handbag":
-            rings = [(x, y + ry, z, rx * 0.35, rz * 0.70), (x, y + ry * 0.6, z, rx * 0.8, rz * 0.88), (x, y - ry * 0.5, z, rx, rz),
+            rings = [(x, y + ry, z, rx * 0.35, rz * 0.70), (x, y + ry * 0.6, z, rx * 0.8, rz * 0.88),
+                     (x, y - ry * 0.5, z, rx, rz),
                      (x, y - ry * 0.92, z, rx, rz * 0.97), (x, y - ry, z, rx * 0.3, rz * 0.5)]  # fmt: skip
             figure.tube(rings, BagPaint(cloth, centre, ry, kind), power=3.4)
         else:
-            rings = [(x, y + ry, z, rx * 0.4, rz * 0.62), (x, y + ry * 0.55, z, rx * 0.85, rz * 0.9), (x, y - ry * 0.6, z, rx, rz),
+            rings = [(x, y + ry, z, rx * 0.4, rz * 0.62), (x, y + ry * 0.55, z, rx * 0.85, rz * 0.9),
+                     (x, y - ry * 0.6, z, rx, rz),
                      (x, y - ry * 0.95, z, rx * 0.92, rz * 0.9), (x, y - ry, z, rx * 0.3, rz * 0.5)]  # fmt: skip
             figure.tube(rings, BagPaint(cloth, centre, ry, kind, gloss=0.1), power=3.4)
         for shift in (0.45, -0.45):
@@ -171,12 +178,11 @@ def add_held(figure: Figure, pose: Pose, shot: Shot, seed: int) -> None:
         top = np.array([hand[0] * 0.55, 1.145 + pose.lift, hand[2] * 0.55 + 0.02])
         figure.tube([(*(hand - [0, 0.05, 0]), 0.008, 0.008), (*(hand - [0, 0.01, 0]), 0.005, 0.005),
                      (*top, 0.0045, 0.0045)], Plain(colour(60, 58, 60), gloss=0.2))  # fmt: skip
-        figure.tube(
-            [(*(top + [0, 0.03, 0]), 0.003, 0.003), (*(top - [0, 0.01, 0]), 0.004, 0.004)], Plain(colour(60, 58, 60))
-        )
+        x, y, z = top
+        figure.tube([(x, y + 0.03, z, 0.003, 0.003), (x, y - 0.01, z, 0.004, 0.004)], Plain(colour(60, 58, 60)))
         arc = np.linspace(0, 1, 9)
-        rings = [(top[0], top[1] + 0.008 - 0.115 * t**2.1, top[2], 0.002 + 0.262 * np.sin(t * 1.5), 0.002 + 0.262 * np.sin(t * 1.5))
-                 for t in arc]  # fmt: skip
+        radius = 0.002 + 0.262 * np.sin(arc * 1.5)
+        rings = [(x, y + 0.008 - 0.115 * t**2.1, z, wide, wide) for t, wide in zip(arc, radius, strict=True)]
         figure.tube(rings, UmbrellaPaint(cloth, float(top[1])), inside=True)
 
 
@@ -193,4 +199,5 @@ class UmbrellaPaint:
         sag = F(0.9) + F(0.1) * np.abs(np.sin(surface.angle * F(4)))
         under = step(-surface.normal[:, 1], 0.1)
         shade = sag * (1 - F(0.25) * rib) * (1 - F(0.5) * under)
-        return self.colour * shade[:, None]
+        result: Floats = self.colour * shade[:, None]
+        return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tipr.data.synthetic.attributes import Person, Shot
 from tipr.data.synthetic.geometry import Bools, Figure, Surface
@@ -12,9 +13,14 @@ from tipr.data.synthetic.materials import Hair, Skin, mix, step
 from tipr.data.synthetic.palette import HAIR, SKIN, Floats, colour
 
 F = np.float32
-Point = np.ndarray
+Point = npt.NDArray[np.float64]
 THIGH, SHIN = 0.243, 0.245
 UPPER_ARM, FOREARM, HAND = 0.168, 0.146, 0.088
+
+
+def _between(start: Point, end: Point, share: float) -> Point:
+    point: Point = start + share * (end - start)
+    return point
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +36,8 @@ class Leg:
     def at(self, share: float) -> Point:
         """Point on the leg; 0 = hip, 1 = knee, 2 = ankle."""
         if share <= 1:
-            return self.hip + share * (self.knee - self.hip)
-        return self.knee + (share - 1) * (self.ankle - self.knee)
+            return _between(self.hip, self.knee, share)
+        return _between(self.knee, self.ankle, share - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,8 @@ class Arm:
     def at(self, share: float) -> Point:
         """Point on the arm; 0 = shoulder, 1 = elbow, 2 = wrist."""
         if share <= 1:
-            return self.shoulder + share * (self.elbow - self.shoulder)
-        return self.elbow + (share - 1) * (self.wrist - self.elbow)
+            return _between(self.shoulder, self.elbow, share)
+        return _between(self.elbow, self.wrist, share - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def _leg(side: int, phase: float, stride: float, hip: Point, heel: float) -> Leg
     return Leg(side, hip, knee, ankle, np.array([side * 0.13, np.sin(tilt), np.cos(tilt)]))
 
 
-def _arm(side: int, phase: float, stride: float, mode: str, shoulder: Point, spread: float) -> Arm:
+def _arm(side: int, phase: float, stride: float, mode: str, shoulder: Point, *, spread: float) -> Arm:
     swing = 0.36 * stride * np.sin(phase)
     bend = 0.2 + 0.3 * stride * max(0.0, np.sin(phase))
     inward = 0.06
@@ -129,7 +135,7 @@ def pose_of(person: Person, shot: Shot) -> Pose:
     carries = person.bag in ("handbag", "suitcase", "shoppingbag")
     modes = ("carry" if carries else "free", shot.hold if shot.hold != "none" else "free")
     arms = tuple(
-        _arm(side, turn, stride, mode, joint + np.array([side * shoulder * 1.06, 0, 0]), spread)
+        _arm(side, turn, stride, mode, joint + np.array([side * shoulder * 1.06, 0, 0]), spread=spread)
         for side, turn, mode in ((1, phase, modes[0]), (-1, phase + np.pi, modes[1]))
     )
     soles = [leg.ankle[1] - 0.036 for leg in legs]
@@ -242,10 +248,11 @@ class Face:
         colours = mix(colours, np.maximum(temple, bridge), dark)
         if self.eyewear == "sunglasses":
             sheen = np.clip(F(0.5) + y * F(30), 0, 1)[:, None] * F(0.12)
-            return (
+            result: Floats = (
                 mix(colours, step(F(1) - lens, 0.25) * front, dark)
                 + sheen * (step(F(0.9) - lens, 0.2) * front)[:, None]
             )
+            return result
         rim = step(F(0.34) - np.abs(lens - F(0.85)), 0.15) * front
         glass = step(F(0.8) - lens, 0.2) * front
         return mix(mix(colours, glass * F(0.12), colour(225, 235, 240)), rim, dark)
@@ -307,7 +314,8 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
         temple = F(0.018) - (F(side_end) - y) * F(0.0)
         back_edge = np.where(y > F(0.004), temple + (y - F(0.004)) * F(0.9), F(0.004) + np.minimum(y, 0) * F(0.25))
         behind = (z < back_edge) & (y > np.where(z < F(-0.012), F(nape), F(side_end)))
-        return ((y > forehead) | behind) & (y > F(nape)) & (y < F(top))
+        kept: Bools = ((y > forehead) | behind) & (y > F(nape)) & (y < F(top))
+        return kept
 
     grow = 1.10 if style == "short" else 1.09
     figure.tube(head_rings(pose.head, grow, 0.003), paint, cut=cut)
@@ -334,7 +342,8 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
             ]
 
         def curtain(position: Floats) -> Bools:
-            return position[:, 2] < z0 + F(opening) + np.minimum(position[:, 1] - y0, 0) * F(0.12)
+            kept: Bools = position[:, 2] < z0 + F(opening) + np.minimum(position[:, 1] - y0, 0) * F(0.12)
+            return kept
 
         figure.tube(
             [
@@ -350,7 +359,8 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
         )
         if style == "long":
             for side in (1, -1):
-                lock = [(x + side * 0.043, y + 0.004, z + 0.004, 0.010, 0.014), (x + side * 0.050, y - 0.045, z, 0.014, 0.018),
+                lock = [(x + side * 0.043, y + 0.004, z + 0.004, 0.010, 0.014),
+                        (x + side * 0.050, y - 0.045, z, 0.014, 0.018),
                         (x + side * 0.056, 0.812 + pose.lift, z + 0.034, 0.019, 0.013),
                         (x + side * 0.054, 0.752 + pose.lift, z + 0.058, 0.011, 0.008)]  # fmt: skip
                 figure.tube(lock, paint, ends=(0.5, 0.9), over=0.04)

@@ -45,7 +45,7 @@ def trunk_rings(pose: Pose, hem: float, loose: float, neck: float, flare: float 
         ]
     )
     heights = [neck, *(h for h in profile[:, 0] if hem + 0.012 < h < neck - 0.006), hem]
-    rings = []
+    rings: list[tuple[float, ...]] = []
     for height in heights:
         a, b, shift = (float(np.interp(-height, -profile[:, 0], profile[:, i])) for i in (1, 2, 3))
         wide = loose + flare * max(0.0, 0.62 - height)
@@ -181,7 +181,7 @@ def add_top(figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wa
     paint = Cloth(wardrobe.top, crease=0.10, hanging=True, details=details if outer else details + straps)
     figure.tube(rings, paint, power=2.25, cut=cut, over=0.016)
     if outer:
-        _add_outer(figure, pose, person, shot, wardrobe, straps)
+        _add_outer(figure, pose, person, shot, wardrobe)
     elif kind in ("shirt", "hoodie", "sweater"):
         _add_collar(figure, pose, kind, wardrobe.top)
 
@@ -199,7 +199,8 @@ def _add_collar(figure: Figure, pose: Pose, kind: str, weave: Weave) -> None:
 
     def cut(position: Floats) -> Bools:
         gap = F(opening) + F(0.4) * np.maximum(position[:, 1] - top, 0)
-        return ~((np.abs(position[:, 0]) < gap) & (position[:, 2] > z0))
+        kept: Bools = ~((np.abs(position[:, 0]) < gap) & (position[:, 2] > z0))
+        return kept
 
     rise = 0.028 if kind == "shirt" else 0.02
     figure.tube([(x, y + rise, z - 0.006, 0.041, 0.044), (x, y + 0.004, z - 0.002, 0.049, 0.049),
@@ -241,24 +242,24 @@ def _outer_details(person: Person, pose: Pose, shot: Shot, wardrobe: Wardrobe) -
 def _quilting(surface: Surface, colours: Floats) -> Floats:
     """Horizontal stitches of a down jacket: dark seams, light pillows."""
     wave = np.abs(np.sin(surface.along * F(np.pi / 0.037)))
-    return colours * (F(0.72) + F(0.36) * np.sqrt(wave))[:, None]
+    result: Floats = colours * (F(0.72) + F(0.36) * np.sqrt(wave))[:, None]
+    return result
 
 
-def _add_outer(
-    figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wardrobe, straps: tuple[Detail, ...]
-) -> None:
+def _add_outer(figure: Figure, pose: Pose, person: Person, shot: Shot, wardrobe: Wardrobe) -> None:
     kind = person.outer
     quilt: tuple[Detail, ...] = (_quilting,) if kind == "puffer" else ()
-    details = quilt + _outer_details(person, pose, shot, wardrobe) + straps
+    details = quilt + _outer_details(person, pose, shot, wardrobe) + _straps(person, pose, wardrobe)
     paint = Cloth(wardrobe.outer, crease=0.09, hanging=True, gloss=0.05 if kind == "puffer" else 0.0, details=details)
     hem = OUTER_HEMS[kind] - (0.06 * wardrobe.flare if kind == "coat" else 0)
     rings = trunk_rings(pose, hem, OUTER_LOOSE[kind], 0.862, flare=0.09 if kind == "coat" else 0.0)
-    middle, lift = F(pose.trunk(0.7)[2] * 0.0), F(pose.lift)
+    lift = F(pose.lift)
 
     def opened(position: Floats) -> Bools:
         x, y, z = position[:, 0] - F(0.004), position[:, 1] - lift, position[:, 2]
         gap = F(0.020) + np.clip(F(0.86) - y, 0, 0.55) * F(0.085)
-        return ~((np.abs(x) < gap) & (z > middle))
+        kept: Bools = ~((np.abs(x) < gap) & (z > 0))
+        return kept
 
     figure.tube(rings, paint, power=2.25, cut=opened if shot.outer_open else None, ends=(0, 0.03), over=0.034)
     x, y, z = pose.trunk(0.85)
@@ -332,7 +333,8 @@ class HandPaint:
         fingers = step(surface.along - F(0.040), 0.006)
         groove = np.clip(np.abs(np.sin(surface.angle * F(4))) * F(3) - F(0.2), 0, 1)
         shade = 1 - fingers * (1 - groove) * F(0.32)
-        return self.colour * shade[:, None]
+        result: Floats = self.colour * shade[:, None]
+        return result
 
 
 def _add_hand(figure: Figure, arm: Arm, skin: Floats, g: float) -> None:

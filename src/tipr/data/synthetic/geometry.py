@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tipr.data.synthetic.palette import Floats
 
 F = np.float32
-Ints = npt.NDArray[np.intp]
+Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 Vector = Sequence[float]
 Cut = Callable[[Floats], Bools]
@@ -46,7 +46,7 @@ class Surface:
 
 
 class Paint(Protocol):
-    """A material: the colour of surface samples, (n, 3) in 0 .. 1 before light. `gloss` is the strength of highlights."""
+    """A material: the colour (n, 3) of samples, 0 .. 1 before light; `gloss` is the strength of highlights."""
 
     @property
     def gloss(self) -> float: ...
@@ -149,7 +149,8 @@ def _slopes(values: Floats, length: Floats, first: Bools, last: Bools) -> Floats
     a, b = left[:, 3:], right[:, 3:]
     product = a * b
     mean[:, 3:] = np.where(product > 0, 2 * product / (a + b + np.where(a + b >= 0, F(1e-9), F(-1e-9))), 0)
-    return mean
+    result: Floats = mean
+    return result
 
 
 def cross(a: Floats, b: Floats) -> Floats:
@@ -160,7 +161,8 @@ def cross(a: Floats, b: Floats) -> Floats:
 
 
 def unit(a: Floats) -> Floats:
-    return a / (np.sqrt(np.einsum("ij,ij->i", a, a))[:, None] + F(1e-9))
+    result: Floats = a / (np.sqrt(np.einsum("ij,ij->i", a, a))[:, None] + F(1e-9))
+    return result
 
 
 def interpolate(tubes: Sequence[Tube], scale: float) -> Rings:
@@ -216,29 +218,32 @@ def interpolate(tubes: Sequence[Tube], scale: float) -> Rings:
     for knots, share, sign in ((start, ends[:, 0], -1.0), (finish, ends[:, 1], 1.0)):
         chosen = np.flatnonzero(share > 0)
         if len(chosen):
-            rows.append(_caps(rings, slope, knots[chosen], chosen, share[chosen], sign, scale, distance))
+            rows.append(
+                _caps(rings, slope, distance, knots[chosen], chosen, reach=share[chosen] * F(sign), scale=scale)
+            )
     return Rings(
         *(np.concatenate([getattr(row, name) for row in rows]) for name in Rings.__slots__),
     )
 
 
 def _caps(
-    rings: Floats, slope: Floats, knots: Ints, owner: Ints, share: Floats, sign: float, scale: float, distance: Floats
+    rings: Floats, slope: Floats, distance: Floats, knots: Ints, owner: Ints, *, reach: Floats, scale: float
 ) -> Rings:
+    """Rounded ends at the rings `knots`; `reach` is their length as a share of the radius, negative at a first ring."""
     radius = rings[knots, 3:]
-    reach = radius.min(axis=1) * share
+    length = radius.min(axis=1) * reach
     number = np.ceil(radius.max(axis=1) * F(1.6 * scale * ROWS)).astype(np.intp) + 1
     which = np.repeat(np.arange(len(knots)), number)
     begin = np.cumsum(number) - number
     turn = (np.arange(len(which)) - begin[which] + F(0.5)) / number[which] * F(np.pi / 2)
     cos, sin = np.cos(turn).astype(F), np.sin(turn).astype(F)
     direction = unit(slope[knots, :3])[which]
-    out = (reach[which] * sin * F(sign))[:, None]
+    out = (length[which] * sin)[:, None]
     return Rings(
         owner[which],
         distance[knots][which] + out[:, 0],
         rings[knots, :3][which] + direction * out,
         np.maximum(radius[which] * cos[:, None], F(1e-4)),
         direction,
-        np.stack([cos, sin * F(sign)], axis=1),
+        np.stack([cos, sin * np.sign(reach)[which]], axis=1),
     )

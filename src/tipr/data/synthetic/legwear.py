@@ -18,7 +18,7 @@ F = np.float32
 
 def _limb(leg: Leg, rows: list[tuple[float, float, float, float]]) -> list[tuple[float, ...]]:
     """Rings along a leg from (share, radius sideways, radius across, forward shift)."""
-    rings = []
+    rings: list[tuple[float, ...]] = []
     for share, a, b, shift in rows:
         x, y, z = leg.at(share)
         rings.append((x, y, z + shift, a, b))

@@ -37,7 +37,8 @@ def folds() -> Floats:
         warp = 1.3 * np.sin(x * random.integers(1, 4) + y * random.integers(0, 3) + q)
         total += (np.sin(i * x + j * y + warp + p) / np.sqrt(j) * (1 + 0.6 * np.sin(x + 2 * y + k))).astype(F)
     total = np.sign(total) * np.abs(total) ** F(0.85)
-    return (total / np.abs(total).max()).astype(F)
+    result: Floats = (total / np.abs(total).max()).astype(F)
+    return result
 
 
 @cache
@@ -45,7 +46,8 @@ def grain() -> Floats:
     """(256, 256) fine noise of mean 0 and deviation 1, slightly stretched along the thread."""
     noise = np.random.default_rng(21).normal(0, 1, (TILE, TILE))
     noise = noise + np.roll(noise, 1, axis=0) + 0.5 * np.roll(noise, 1, axis=1)
-    return (noise / noise.std()).astype(F)
+    result: Floats = (noise / noise.std()).astype(F)
+    return result
 
 
 @cache
@@ -59,14 +61,16 @@ def strands() -> Floats:
         * np.exp(-((np.fft.rfftfreq(TILE)[None, :] * 9) ** 2)),
         s=(TILE, TILE),
     )
-    return (smooth / smooth.std()).astype(F)
+    result: Floats = (smooth / smooth.std()).astype(F)
+    return result
 
 
 def look_up(tile: Floats, u: Floats, v: Floats) -> Floats:
     """Values of a tileable picture at (u, v), one tile per unit."""
     column = (u * F(TILE)).astype(np.int32) & (TILE - 1)
     row = (v * F(TILE)).astype(np.int32) & (TILE - 1)
-    return tile[row, column]
+    result: Floats = tile[row, column]
+    return result
 
 
 def mix(colours: Floats, where: Floats, other: Floats) -> Floats:
@@ -77,7 +81,8 @@ def mix(colours: Floats, where: Floats, other: Floats) -> Floats:
 
 def step(value: Floats, soft: float = 0.0015) -> Floats:
     """1 where `value` > 0, 0 where < 0, with a soft edge of width `soft`."""
-    return np.clip(value * F(1 / soft) + F(0.5), 0, 1)
+    result: Floats = np.clip(value * F(1 / soft) + F(0.5), 0, 1)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,8 @@ class Hair:
         height = surface.position[:, 1] - F(self.centre[1])
         band = np.exp(-(((height - F(0.035)) / F(0.016)) ** 2)) * F(0.22)
         shade = 1 + F(0.17) * streak + band * (1 + F(0.35) * streak)
-        return self.colour * np.clip(shade, 0.4, 1.8)[:, None] + F(0.012)
+        result: Floats = self.colour * np.clip(shade, 0.4, 1.8)[:, None] + F(0.012)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,4 +261,5 @@ class Denim:
         thread = look_up(grain(), surface.angle, surface.along * F(5))
         shade = 1 + fade - side + F(0.12) * fold + F(0.035) * thread
         washed = self.colour * F(0.76) + self.colour.mean() * F(0.24) + F(0.015)
-        return washed * shade[:, None] + (fade * F(0.12))[:, None]
+        result: Floats = washed * shade[:, None] + (fade * F(0.12))[:, None]
+        return result

@@ -57,7 +57,8 @@ def dye(generator: np.random.Generator, name: str) -> Floats:
     dyes = DYES[name]
     base = np.array(dyes[int(generator.integers(len(dyes)))], dtype=np.float32)
     shifted = base + np.float32(generator.normal(0, 4)) + generator.normal(0, 1.5, 3).astype(np.float32)
-    return np.clip(shifted, 4, 250) / np.float32(255)
+    result: Floats = np.clip(shifted, 4, 250) / np.float32(255)
+    return result
 
 
 def nearest(rgb: npt.ArrayLike) -> str:

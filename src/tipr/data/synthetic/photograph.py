@@ -75,8 +75,9 @@ def shade(figure: Figure, raster: Raster, view: View, camera: Camera, ambient: f
     return colours * light[:, None] + (gloss * shine)[:, None]
 
 
-def _layer(figure: Figure, view: View, camera: Camera, ambient: float, width: int, height: int) -> Floats | None:
+def _layer(figure: Figure, view: View, camera: Camera, size: tuple[int, int], *, ambient: float) -> Floats | None:
     """The figure alone: (height, width, 4), colour times cover and cover; None when out of the picture."""
+    height, width = size
     raster = rasterise(figure, view, width, height)
     if raster is None:
         return None
@@ -109,12 +110,12 @@ def _occlude(layer: Floats, depth: Floats, raster: Raster) -> None:
 
 def _supersampling(height: int) -> float:
     """Samples per pixel length: more for small pictures, where it costs little."""
-    return 2.0 if height <= 200 else 1.25
+    return 2.0 if height <= 200 else 1.5
 
 
-def _backdrop(
-    world: World, shot: Shot, r: np.random.Generator, width: int, height: int, difficulty: float
-) -> Image.Image:
+def _backdrop(world: World, shot: Shot, r: np.random.Generator, size: tuple[int, int]) -> Floats:
+    """A crop of one of the camera's plates, (H, W, 3) in 0 .. 1."""
+    height, width = size
     plate = world.plate(shot.camera, int(r.integers(PLATES)))
     wide = PLATE[0] * r.uniform(0.56, 0.80)
     tall = min(wide * height / width, PLATE[1] * 0.98)
@@ -124,7 +125,7 @@ def _backdrop(
     image = plate.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, x + wide, y + tall), reducing_gap=None)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image
+    return np.asarray(image, dtype=F) * F(r.uniform(0.86, 1.08) / 255)
 
 
 def _shadow(backdrop: Floats, centre: float, ground: float, reach: float, side: float) -> None:
@@ -140,23 +141,24 @@ def _shadow(backdrop: Floats, centre: float, ground: float, reach: float, side: 
     backdrop[top:bottom] *= (1 - np.maximum(core, cast))[:, :, None]
 
 
-def _view(person: Person, shot: Shot, pose: Pose, r: np.random.Generator, camera: Camera, width: int, height: int,
-          difficulty: float) -> View:  # fmt: skip
+def _view(
+    person: Person, shot: Shot, pose: Pose, r: np.random.Generator, *, pitch: float, size: tuple[int, int],
+    difficulty: float,
+) -> View:  # fmt: skip
     """Framing as a person detector would crop: nearly filling, a little off centre."""
+    height, width = size
     umbrella = shot.hold == "umbrella"
-    size = (person.height / 1.12) ** 0.6
-    pitch = camera.pitch + float(r.normal(0, 0.025)) * difficulty
+    share = (person.height / 1.12) ** 0.6
+    pitch += float(r.normal(0, 0.025)) * difficulty
     tall = (1.20 if umbrella else 1.015) - pose.floor
     span = 0.52 if umbrella else 0.40
     zoom = 1 + difficulty * float(r.uniform(-0.05, 0.025))
-    scale = min(0.955 * height * zoom * size / tall, 1.06 * width * zoom / span)
+    scale = min(0.955 * height * zoom * share / tall, 1.06 * width * zoom / span)
     ground = height * (0.972 + difficulty * float(r.uniform(-0.015, 0.012)))
     centre = width * (0.5 + difficulty * float(np.clip(r.normal(0, 0.03), -0.07, 0.07)))
     cut = float(r.uniform(0.06, 0.13))
     if shot.feet_cut:
         ground = height * (1.0 + cut)
-    elif height < width * 2.9 and scale * tall < 0.9 * height:
-        ground -= 0.0
     reach = 0.13 * abs(math.sin(pitch))
     return View(shot.yaw, pitch, scale, centre, ground - reach * 0.45 * scale, pose.floor)
 
@@ -167,16 +169,17 @@ def _reduced(layer: Floats, width: int, height: int) -> Floats:
     if (tall, wide) == (height, width):
         return layer
     if tall == 2 * height and wide == 2 * width:
-        return layer.reshape(height, 2, width, 2, bands).mean(axis=(1, 3))
+        result: Floats = layer.reshape(height, 2, width, 2, bands).mean(axis=(1, 3))
+        return result
     raw = (np.clip(layer, 0, 1) * F(255) + F(0.5)).astype(np.uint8)
     small = Image.frombytes("CMYK", (wide, tall), raw.tobytes()).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=F) * F(1 / 255)
 
 
-def _bystander(
-    world: World, shot: Shot, r: np.random.Generator, camera: Camera, width: int, height: int
-) -> Floats | None:
+def _bystander(world: World, shot: Shot, r: np.random.Generator, size: tuple[int, int]) -> Floats | None:
     """Somebody else, partly visible at one side and a little further away."""
+    height, width = size
+    camera = world.camera(shot.camera)
     source = np.random.default_rng([world.seed, 5, int(r.integers(64))])
     other = sample_person(source)
     pose_shot = sample_shot(source, other, shot.camera)
@@ -185,7 +188,7 @@ def _bystander(
     scale = 0.94 * height * far * (other.height / 1.12) ** 0.6
     ground = height * (0.93 - 0.25 * (1 - far))
     view = View(pose_shot.yaw, camera.pitch, scale, width * (0.5 + side * share), ground, pose.floor)
-    return _layer(figure, view, camera, camera.ambient, width, height)
+    return _layer(figure, view, camera, size, ambient=camera.ambient)
 
 
 def render(world: World, person: Person, shot: Shot, size: tuple[int, int], *, difficulty: float = 1.0) -> Pixels:
@@ -210,20 +213,16 @@ def render(world: World, person: Person, shot: Shot, size: tuple[int, int], *, d
     factor = _supersampling(height)
     wide, tall = round(width * factor), round(height * factor)
     figure, pose = build_figure(person, shot)
-    view = _view(person, shot, pose, r, camera, wide, tall, difficulty)
-    backdrop = np.asarray(_backdrop(world, shot, r, width, height, difficulty), dtype=F) * F(
-        r.uniform(0.86, 1.08) / 255
-    )
+    view = _view(person, shot, pose, r, pitch=camera.pitch, size=(tall, wide), difficulty=difficulty)
+    backdrop = _backdrop(world, shot, r, size)
     if r.random() < BYSTANDERS * difficulty:
-        other = _bystander(world, shot, r, camera, width, height)
+        other = _bystander(world, shot, r, size)
         if other is not None:
             backdrop = backdrop * (1 - other[:, :, 3:]) + other[:, :, :3]
-    else:
-        backdrop = backdrop.copy()
     _shadow(backdrop, view.centre / factor, view.ground / factor - 0.004 * height, 0.14 * view.scale / factor * 1.6,
             -1.2 * float(camera.light[0]))  # fmt: skip
     ambient = camera.ambient if difficulty else 0.6
-    layer = _layer(figure, view, camera, ambient, wide, tall)
+    layer = _layer(figure, view, camera, (tall, wide), ambient=ambient)
     picture = backdrop
     if layer is not None:
         layer = _reduced(layer, width, height)

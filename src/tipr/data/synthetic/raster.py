@@ -121,8 +121,8 @@ def _arrange(tubes: Sequence[Tube], rings: Rings, view: View) -> _Slots:
 
     amplitude = np.hypot(facing_a * b, facing_b * a) / np.sqrt(a * b)
     level = -rings.slope[:, 1] * facing_t / (rings.slope[:, 0] * amplitude + F(1e-6))
-    half = np.arccos(np.clip(level, -1, 1)) * np.where(bulge > F(0.3), F(1.12), F(1.03))
-    half = np.minimum(half, F(np.pi))
+    seen = np.arccos(np.clip(level, -1, 1))
+    half = np.minimum(seen * np.where(bulge > F(0.3), F(1.12), F(1.03)), F(np.pi))
     middle = np.arctan2(facing_b * a, facing_a * b)
     wide = np.hypot(facing_a, facing_b)
     extent = np.minimum(np.hypot(a * facing_b, b * facing_a) / np.maximum(wide, F(0.05)), np.maximum(a, b))
@@ -130,11 +130,12 @@ def _arrange(tubes: Sequence[Tube], rings: Rings, view: View) -> _Slots:
     number = np.ceil(extent * np.maximum(F(1), half * F(2 / np.pi))) + 1
     number = np.where(level < 1, number, 0)
 
-    backs = np.flatnonzero(np.array([tube.inside for tube in tubes])[rings.tube])
+    # Of a ring whose inner side can be seen it is the rest of the arc.
+    backs = np.flatnonzero(np.array([tube.inside for tube in tubes])[rings.tube] & (seen < F(3.1)))
     row = np.concatenate([np.arange(len(number)), backs])
     number = np.minimum(np.concatenate([number, np.ceil(extent[backs])]), _LARGEST_RING).astype(np.intp)
     middle = np.concatenate([middle, middle[backs] + F(np.pi)])
-    half = np.concatenate([half, np.full(len(backs), np.pi / 2, dtype=F)])
+    half = np.concatenate([half, F(np.pi) - seen[backs]])
 
     axes = np.stack([right * F(view.scale), up * F(-view.scale), toward])
     centre = rings.centre @ axes.T
@@ -256,7 +257,7 @@ def rasterise(figure: Figure, view: View, width: int, height: int) -> Raster | N
             gone = ~tube.cut(_position(slots, slot_of[mine], angle[mine]))
             pixel[mine[gone]] = width * height
     order = np.argsort(key, kind="stable")
-    winner = np.full(width * height + 1, -1, dtype=np.int32)
+    winner: Ints = np.full(width * height + 1, -1, dtype=np.int32)
     winner[pixel[order]] = order  # the last write, the nearest sample, stays
     winner = _close_holes(winner[:-1].reshape(height, width), key).ravel()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from tipr.data.synthetic.palette import Floats
@@ -91,7 +92,7 @@ def _camera(seed: int, number: int) -> Camera:
     )
 
 
-def _tone(colour: Sequence[float], factor: float = 1.0) -> Triple:
+def _tone(colour: Sequence[float] | npt.NDArray[np.float64], factor: float = 1.0) -> Triple:
     r, g, b = (int(np.clip(c * factor, 0, 255)) for c in colour)
     return r, g, b
 
@@ -124,13 +125,10 @@ def _gradient(image: Image.Image, box: tuple[int, int, int, int], top: Triple, b
     )
 
 
-def _ground(
-    image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, base: Triple, r: np.random.Generator, tiles: bool
-) -> None:
+def _ground(image: Image.Image, horizon: int, base: Triple, r: np.random.Generator) -> None:
+    draw = ImageDraw.Draw(image)
     width, height = PLATE
     _gradient(image, (0, horizon, width, height), _tone(base, 0.84), _tone(base, 1.06))
-    if not tiles:
-        return
     joint = _tone(base, 0.86)
     centre = width * r.uniform(0.1, 0.9)
     for k in range(-16, 17):
@@ -142,8 +140,9 @@ def _ground(
 
 
 def _trees(
-    image: Image.Image, r: np.random.Generator, count: int, low: int, high: int, size: tuple[float, float]
+    image: Image.Image, r: np.random.Generator, count: int, span: tuple[int, int], size: tuple[float, float]
 ) -> None:
+    """Clumps of leaves with centres between the rows `span`; later ones are nearer and darker."""
     draw = ImageDraw.Draw(image)
     width = PLATE[0]
     for layer in range(count):
@@ -151,7 +150,7 @@ def _trees(
         base = np.array([60, 96, 48]) * (0.75 + 0.4 * r.random()) * (1.28 - 0.5 * depth) + np.array([28, 30, 26]) * (
             1 - depth
         )
-        x, y = r.uniform(-20, width + 20), r.uniform(low, high)
+        x, y = r.uniform(-20, width + 20), r.uniform(*span)
         reach = r.uniform(*size) * (0.7 + 0.5 * depth)
         for _ in range(26):
             a, d = r.uniform(0, 2 * np.pi), np.sqrt(r.random()) * reach
@@ -188,7 +187,7 @@ def _street(image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, r: np.r
         )
         x += w
     pavement = [(150, 150, 150), (164, 160, 152), (136, 138, 142)][int(r.integers(3))]
-    _ground(image, draw, horizon, pavement, r, tiles=True)
+    _ground(image, horizon, pavement, r)
     if r.random() < 0.6:
         _car(draw, int(r.integers(-40, width - 90)), horizon + 6, r)
     if r.random() < 0.5:
@@ -263,12 +262,12 @@ def _corridor(image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, r: np
 def _park(image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, r: np.random.Generator) -> None:
     width, height = PLATE
     _gradient(image, (0, 0, width, horizon), (186, 208, 226), (222, 228, 222))
-    _trees(image, r, 7, int(horizon * 0.55), int(horizon * 0.82), (36, 60))
-    _trees(image, r, 5, int(horizon * 0.05), int(horizon * 0.6), (46, 80))
+    _trees(image, r, 7, (int(horizon * 0.55), int(horizon * 0.82)), (36, 60))
+    _trees(image, r, 5, (int(horizon * 0.05), int(horizon * 0.6)), (46, 80))
     for _ in range(int(r.integers(2, 5))):
         x, w = r.uniform(0, width), r.uniform(5, 11)
         draw.rectangle([x, horizon * 0.35, x + w, horizon + 6], fill=_tone((92, 74, 60), r.uniform(0.75, 1.1)))
-    _trees(image, r, 5, int(horizon * 0.86), horizon - 8, (24, 40))
+    _trees(image, r, 5, (int(horizon * 0.86), horizon - 8), (24, 40))
     grass = _tone((122, 146, 88), r.uniform(0.85, 1.05))
     _gradient(image, (0, horizon - 6, width, height), _tone(grass, 0.9), _tone(grass, 1.04))
     vx = width * r.uniform(0.2, 0.8)
@@ -304,15 +303,13 @@ def _plaza(image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, r: np.ra
                 draw.line([(x + 8, y), (x + pitch - 8, y)], fill=_tone(stone, 0.8), width=2)
         draw.rectangle([x - 3, top + 24, x + 5, horizon], fill=_tone(stone, 1.08))
     if r.random() < 0.6:
-        _trees(image, r, 3, int(horizon * 0.62), int(horizon * 0.78), (26, 42))
-    _ground(
-        image, draw, horizon, [(188, 182, 172), (172, 172, 174), (196, 186, 168)][int(r.integers(3))], r, tiles=True
-    )
+        _trees(image, r, 3, (int(horizon * 0.62), int(horizon * 0.78)), (26, 42))
+    _ground(image, horizon, [(188, 182, 172), (172, 172, 174), (196, 186, 168)][int(r.integers(3))], r)
     if r.random() < 0.5:
         x = int(r.integers(-10, width - 60))
         draw.rectangle([x, horizon - 22, x + 76, horizon + 14], fill=_tone(stone, 0.82))
         draw.rectangle([x - 3, horizon - 26, x + 79, horizon - 19], fill=_tone(stone, 1.05))
-        _trees(image, r, 2, horizon - 44, horizon - 34, (16, 24))
+        _trees(image, r, 2, (horizon - 44, horizon - 34), (16, 24))
 
 
 def _station(image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, r: np.random.Generator) -> None:
@@ -349,7 +346,7 @@ def _station(image: Image.Image, draw: ImageDraw.ImageDraw, horizon: int, r: np.
                 [(x + k, 0), (x + k, horizon + 14)],
                 fill=_tone((168, 170, 172), 0.75 + 0.45 * np.sin(np.pi * (k + 2) / (w + 4))),
             )
-    _ground(image, draw, horizon, _tone((172, 170, 166), r.uniform(0.85, 1.05)), r, tiles=True)
+    _ground(image, horizon, _tone((172, 170, 166), r.uniform(0.85, 1.05)), r)
     if r.random() < 0.6:
         y = int(horizon + (height - horizon) * 0.1)
         draw.rectangle([0, y, width, y + 9], fill=(206, 176, 72))
