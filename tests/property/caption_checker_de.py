@@ -410,7 +410,7 @@ def check(caption: str) -> Report:
 
 GOVERNED = {"mit": "dat", "aus": "dat", "an": "dat", "in": "dat", "durch": "acc", "oben": "nom", "unten": "nom"}
 """What governs a list of things in a paraphrase -> its case; after any other word, a verb, the accusative."""
-FREE_LIST = re.compile(r"(\w+ )?\b(?!N\d)(\w+):? (N\d+(?: (?:über|oberhalb von) N\d+)?(?:(?:, | und )N\d+)*)")
+FREE_LIST = re.compile(r"(\w+ )?\b(?!N\d)(\w+):? (N\d+(?: über N\d+)?(?:(?:, | und )N\d+)*)")
 
 
 def agreement_errors(caption: str) -> list[str]:
@@ -419,7 +419,6 @@ def agreement_errors(caption: str) -> list[str]:
     text, things = signed(caption, report.errors)
     for before, word, listed in FREE_LIST.findall(text):
         case = "acc" if (before.strip(), word) == ("Gehüllt", "in") else GOVERNED.get(word, "acc")
-        if word == "von":
-            continue
-        _read_list(listed.replace("oberhalb von", "über"), case, things, report)
+        if word != "über":
+            _read_list(listed, case, things, report)
     return report.errors

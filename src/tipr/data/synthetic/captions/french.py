@@ -116,6 +116,9 @@ class FrenchWriter(Writer):
     def slot_bag_of(self) -> str:
         return after_de(self.slot_bag())
 
+    def slot_hat_of(self) -> str:
+        return after_de(self.slot_hat())
+
     def slot_pronoun(self) -> str:
         return self.pronoun
 

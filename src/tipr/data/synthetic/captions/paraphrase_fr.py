@@ -114,7 +114,7 @@ PARAPHRASE = Style(
         "hair": ("présente {hair}", "arbore {hair}"),
         "beard": ("affiche un visage barbu", "arbore des poils au menton"),
         "eyewear": ("chausse {eyewear}", "arbore {eyewear}"),
-        "hat": ("se coiffe avec {hat}", "exhibe {hat}"),
+        "hat": ("se coiffe {hat_of}", "exhibe {hat}"),
         "scarf": ("s'emmitoufle dans {scarf}", "arbore {scarf}"),
         "bag": ("transporte {bag}", "emporte {bag}"),
         "bag:backpack": ("transporte {bag} derrière soi", "emporte {bag}"),
