@@ -85,6 +85,7 @@ def test_a_saved_model_loads_as_it_was(retriever: Retriever, folder: Path) -> No
     assert loaded.source == str(folder)
     np.testing.assert_array_equal(loaded.encode_text(CAPTIONS), retriever.encode_text(CAPTIONS))
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors", "tokenizer.json"]
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.iterdir())  # others may use it
 
 
 def test_half_weights_are_float32_after_loading(retriever: Retriever, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ class Retriever:
         self.tokenizer.save(folder)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
+                path.chmod(0o644)  # the safetensors writer makes files that nobody else may read
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
 
