@@ -301,8 +301,8 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
     line = {"short": 0.044 if not pose.female else 0.036}.get(style, 0.041)
     if person.hat != "none":
         line = 0.02
-    nape = -0.034 if style == "short" and not pose.female else -0.046
-    side_end = -0.006 if style == "short" and not pose.female else -0.02 if style in ("short",) else -0.004
+    cropped = style == "short" and not pose.female
+    nape, side_end = (-0.026, 0.002) if cropped else (-0.046, -0.020 if style == "short" else -0.004)
     top = 0.034 if person.hat != "none" else 1.0  # a hat hides the rest
     ripple = float(random.uniform(0, 6.3))
 
@@ -311,15 +311,15 @@ def _add_hair(figure: Figure, pose: Pose, person: Person, paint: Hair, random: n
         # The hairline: high over the forehead, curved, a little irregular; then down before the ears to the nape.
         wave = F(0.0022) * np.sin(x * F(210) + F(ripple)) + F(0.0014) * np.sin(x * F(430))
         forehead = F(line) - F(6.0) * (x - F(lean)) ** 2 + wave
-        temple = F(0.018) - (F(side_end) - y) * F(0.0)
-        back_edge = np.where(y > F(0.004), temple + (y - F(0.004)) * F(0.9), F(0.004) + np.minimum(y, 0) * F(0.25))
-        behind = (z < back_edge) & (y > np.where(z < F(-0.012), F(nape), F(side_end)))
+        edge = np.where(y > F(0.004), F(0.018) + (y - F(0.004)) * F(0.9), F(0.004) + np.minimum(y, 0) * F(0.25))
+        fade = F(0.35) * np.abs(x) if cropped else F(0)  # shorter beside the nape
+        behind = (z < edge) & (y > np.where(z < F(-0.012), F(nape) + fade, F(side_end)))
         kept: Bools = ((y > forehead) | behind) & (y > F(nape)) & (y < F(top))
         return kept
 
-    grow = 1.10 if style == "short" else 1.09
+    grow = 1.085 if cropped else 1.10 if style == "short" else 1.09
     figure.tube(head_rings(pose.head, grow, 0.003), paint, cut=cut)
-    if style == "short" and not pose.female:
+    if cropped:
         return
     x, y, z = pose.head
     if long or (style == "short" and pose.female):

@@ -156,6 +156,8 @@ def _arrange(tubes: Sequence[Tube], rings: Rings, view: View) -> _Slots:
         ],
         axis=1,
     )
+    screen = np.ascontiguousarray(screen[row].T)
+    screen[2, len(rings.tube) :] -= F(0.03)  # an inner side never shines through its own outer side
     side = np.ones(len(row), dtype=F)
     side[len(rings.tube) :] = -1
     return _Slots(
@@ -163,7 +165,7 @@ def _arrange(tubes: Sequence[Tube], rings: Rings, view: View) -> _Slots:
         number,
         middle,
         half,
-        np.ascontiguousarray(screen[row].T),
+        screen,
         np.ascontiguousarray(body[row].T),
         rings.slope[row, 0],
         side,
