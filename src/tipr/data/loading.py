@@ -125,6 +125,7 @@ class BatchSource(Dataset[TrainBatch | TiprError]):
         augmentation: how images change.
         preprocessing: the normalisation.
         masking: None when the method has no MLM: nothing is masked then.
+        captions_per_image: n; above 1 a batch has n captions of each of its images, drawn for the epoch.
         trim: cut padding at the longest caption of the GLOBAL batch (the same length on every process).
         rank, processes: whose share of the global batch is made.
     """
@@ -141,6 +142,7 @@ class BatchSource(Dataset[TrainBatch | TiprError]):
         preprocessing: Preprocessing,
         masking: Masking | None,
         trim: bool,
+        captions_per_image: int = 1,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -153,6 +155,7 @@ class BatchSource(Dataset[TrainBatch | TiprError]):
         self.preprocessing = preprocessing
         self.masking = masking
         self.trim = trim
+        self.captions_per_image = captions_per_image
         self.rank = rank
         self.processes = processes
         self.plan = lru_cache(maxsize=2)(self._plan)
@@ -172,7 +175,10 @@ class BatchSource(Dataset[TrainBatch | TiprError]):
             ImageProblem: an image that is not in memory cannot be read.
         """
         whole = self.plan(epoch)[index]
-        rows = share(whole, self.rank, self.processes)
+        images = rows = share(whole, self.rank, self.processes)
+        if self.captions_per_image > 1:
+            rows = self.sampler.captions(epoch, rows, self.captions_per_image).flatten()
+            whole = self.sampler.captions(epoch, whole, self.captions_per_image).flatten()
         length = int(self.captions.mask[whole].sum(axis=1).max()) if self.trim else self.captions.ids.shape[1]
         ids = self.captions.ids[rows, :length]
         seed = self.sampler.seed
@@ -181,8 +187,8 @@ class BatchSource(Dataset[TrainBatch | TiprError]):
         else:
             masked, labels = self.masking(ids, uniforms(seed, epoch, rows, Stream.MASKING, 2 * length))
         pixels = augment(
-            self.images.take(self.image_id[rows]),
-            uniforms(seed, epoch, rows, Stream.AUGMENTATION, DRAWS),
+            self.images.take(self.image_id[images]),
+            uniforms(seed, epoch, images, Stream.AUGMENTATION, DRAWS),
             self.augmentation,
             mean=self.preprocessing.mean,
             std=self.preprocessing.std,

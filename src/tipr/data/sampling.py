@@ -80,6 +80,7 @@ class Sampler(ABC):
         self.seed = seed
         self.unit = unit
         self._identity = identity
+        self._image_id = image_id
         self._order = np.argsort(image_id, kind="stable")
         self._images, self._first, self._captions = np.unique(
             image_id[self._order], return_index=True, return_counts=True
@@ -96,6 +97,20 @@ class Sampler(ABC):
         draw = uniforms(self.seed, epoch, self._images, Stream.CAPTION, 1)[:, 0]
         chosen = self._first + np.floor(draw * self._captions).astype(np.int64)
         return self._order[chosen]
+
+    def captions(self, epoch: int, rows: Rows, count: int) -> Rows:
+        """(B, count) rows: captions of the images of (B,) `rows`, drawn anew every epoch.
+
+        Different captions of an image as long as it has enough; then they repeat.
+        """
+        images = np.searchsorted(self._images, self._image_id[rows])
+        available = self._captions[images]
+        draws = uniforms(self.seed, epoch, self._images[images], Stream.CAPTION, int(self._captions.max()))
+        draws[np.arange(draws.shape[1]) >= available[:, None]] = np.inf
+        order = np.argsort(draws, axis=1, kind="stable")
+        places = np.arange(count) % available[:, None]
+        chosen: Rows = self._order[self._first[images][:, None] + np.take_along_axis(order, places, axis=1)]
+        return chosen
 
 
 class RandomSampler(Sampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,20 @@ from tipr.encoders.base import Encoder
 def keep(rows: Tensor) -> Tensor:
     """The gather of a single process: the rows themselves."""
     return rows
+
+
+MAX_SCALE = 100.0
+"""CLIP's ceiling of 1 / temperature, for methods that learn it."""
+
+
+def temperature_of(log_scale: Tensor) -> Tensor:
+    """() temperature of a learnt () log(1 / temperature), never below 1 / `MAX_SCALE`."""
+    return (-log_scale.clamp(max=math.log(MAX_SCALE))).exp()
+
+
+def for_each_caption(rows: Tensor, batch: TrainBatch) -> Tensor:
+    """(M, ...) rows of images -> (B, ...), one row for each caption of `batch`; the rows themselves when M = B."""
+    return rows if batch.captions_per_image == 1 else rows.repeat_interleave(batch.captions_per_image, dim=0)
 
 
 @dataclass

@@ -13,10 +13,7 @@ from tipr.config import Section
 from tipr.data.batch import TrainBatch
 from tipr.encoders.base import Encoder
 from tipr.losses import itc_loss
-from tipr.methods.base import Method, StepContext, StepOutput
-
-MAX_SCALE = 100.0
-"""CLIP's ceiling of 1 / temperature."""
+from tipr.methods.base import MAX_SCALE, Method, StepContext, StepOutput, for_each_caption, temperature_of
 
 
 class ClipBaselineConfig(Section):
@@ -62,12 +59,12 @@ class ClipBaseline(Method):
 
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:
         """One training step: `itc` over the gathered rows; logs `temperature` when it is learnt."""
-        image = context.gather(self.encoder.encode_image(batch.pixels).pooled)
+        image = context.gather(for_each_caption(self.encoder.encode_image(batch.pixels).pooled, batch))
         text = context.gather(self.encoder.encode_text(batch.ids, batch.mask).pooled)
         identity = context.gather(batch.identity) if self.config.soft_targets else None
         if not self.config.learnable_temperature:
             return StepOutput({"itc": itc_loss(image, text, temperature=self.config.temperature, identity=identity)})
-        temperature = (-self.log_scale.clamp(max=math.log(MAX_SCALE))).exp()
+        temperature = temperature_of(self.log_scale)
         loss = itc_loss(image, text, temperature=temperature, identity=identity)
         return StepOutput({"itc": loss}, {"temperature": temperature.detach()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +13,7 @@ from tipr.config import Section
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders.base import Encoded, Encoder
 from tipr.losses import cmpm_loss, identity_loss, itc_loss, mlm_loss, sdm_loss
-from tipr.methods.base import Method, StepContext, StepOutput
+from tipr.methods.base import MAX_SCALE, Method, StepContext, StepOutput, for_each_caption, temperature_of
 from tipr.methods.interaction import InteractionEncoder, MlmHead, default_heads
 
 LossName = Literal["sdm", "id", "mlm", "itc", "cmpm"]
@@ -25,7 +26,10 @@ class IrraConfig(Section):
         name: "irra".
         losses: terms that are summed; any of sdm, id, mlm, itc, cmpm.
         weights: factor of a term; 1 where none is given.
-        temperature: of SDM and ITC.
+        temperature: of SDM and ITC; its initial value when learnable.
+        learnable_temperature: train log(1 / temperature) as CLIP does, never beyond a scale of 100. From random
+            weights a constant 0.02 is too sharp to start with; pretrained towers do not need this.
+        itc_targets: "diagonal": a row's own caption, as published; "identity": shared by all rows of one person.
         depth: self-attention blocks of the interaction encoder.
         heads: attention heads of the interaction encoder; None: width / 64, at least 1.
         global_caption: which caption the global losses see. "masked": the one MLM sees, as the published code does
@@ -43,7 +47,9 @@ class IrraConfig(Section):
     name: Literal["irra"] = "irra"
     losses: tuple[LossName, ...] = ("sdm", "id", "mlm")
     weights: dict[LossName, float] = Field(default_factory=dict)
-    temperature: float = Field(default=0.02, gt=0)
+    temperature: float = Field(default=0.02, ge=1 / MAX_SCALE)
+    learnable_temperature: bool = False
+    itc_targets: Literal["diagonal", "identity"] = "diagonal"
     depth: int = Field(default=4, ge=1)
     heads: int | None = Field(default=None, ge=1)
     global_caption: Literal["masked", "clean"] = "masked"
@@ -84,6 +90,8 @@ class Irra(Method):
         self.encoder = encoder
         self.uses_mlm = "mlm" in config.losses
         width = encoder.embed_dim
+        if config.learnable_temperature:
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         if "id" in config.losses:
             self.classifier = nn.Linear(width, identities)
             nn.init.normal_(self.classifier.weight, std=0.001)
@@ -115,10 +123,12 @@ class Irra(Method):
         image = self.encoder.encode_image(batch.pixels)
         pooled, masked = self._encode_captions(batch)
         output = self._global_losses(
-            context.gather(image.pooled), context.gather(pooled), context.gather(batch.identity)
+            context.gather(for_each_caption(image.pooled, batch)),
+            context.gather(pooled),
+            context.gather(batch.identity),
         )
         if masked is not None:
-            mlm = self._mlm(image, masked, batch.mlm_labels, context)
+            mlm = self._mlm(for_each_caption(image.tokens, batch), masked, batch.mlm_labels, context)
             output.losses.update(mlm.losses)
             output.logs.update(mlm.logs)
         weights = self.config.weights
@@ -132,6 +142,8 @@ class Irra(Method):
         Inside the encoder only the bias rule applies, whatever its modules are called.
         """
         c = self.config
+        if name == "log_scale":
+            return 1.0, 0.0
         new = not name.startswith("encoder.")
         rate, decay = 1.0, 1.0
         if new and "cross" in name:
@@ -157,10 +169,15 @@ class Irra(Method):
         """The unweighted terms over (N, D) features of the global batch."""
         c = self.config
         output = StepOutput(losses={})
+        temperature: float | Tensor = c.temperature
+        if c.learnable_temperature:
+            temperature = temperature_of(self.log_scale)
+            output.logs["temperature"] = temperature.detach()
         if "sdm" in c.losses:
-            output.losses["sdm"] = sdm_loss(image, text, identity, temperature=c.temperature)
+            output.losses["sdm"] = sdm_loss(image, text, identity, temperature=temperature)
         if "itc" in c.losses:
-            output.losses["itc"] = itc_loss(image, text, temperature=c.temperature)
+            shared = identity if c.itc_targets == "identity" else None
+            output.losses["itc"] = itc_loss(image, text, temperature=temperature, identity=shared)
         if "cmpm" in c.losses:
             output.losses["cmpm"] = cmpm_loss(image, text, identity)
         if "id" in c.losses:
@@ -170,12 +187,12 @@ class Irra(Method):
                 output.logs[key] = (logits.detach().argmax(dim=1) == identity).float().mean()
         return output
 
-    def _mlm(self, image: Encoded, text: Encoded, labels: Tensor, context: StepContext) -> StepOutput:
+    def _mlm(self, image: Tensor, text: Encoded, labels: Tensor, context: StepContext) -> StepOutput:
         """MLM loss and logs; the vocabulary is scored at labelled positions only."""
         mask = text.mask if self.config.padding == "trimmed" else None
         position = labelled_positions(labels, capacity=self.config.mlm_capacity)
         target = labels.flatten()[position.clamp(min=0)].masked_fill(position < 0, IGNORE)
-        logits = self.mlm_head(self.interaction(text.tokens, image.tokens, mask, position.clamp(min=0)))
+        logits = self.mlm_head(self.interaction(text.tokens, image, mask, position.clamp(min=0)))
         count = context.reduce_sum((target != IGNORE).sum())
         loss = mlm_loss(logits, target, ignore_index=IGNORE, count=count) * context.process_count
         correct = context.reduce_sum((logits.detach().argmax(dim=-1) == target).sum())

@@ -261,6 +261,7 @@ def _source(
         preprocessing=preprocessing,
         masking=masking,
         trim=config.trims,
+        captions_per_image=config.data.captions_per_image,
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )

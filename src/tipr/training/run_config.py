@@ -63,7 +63,9 @@ class Data(Section):
         languages: captions to use; None: all that are there.
         epoch_unit: "caption": an epoch visits every (image, caption) pair once; "image": every image once, with one
             of its captions, of any language, drawn for the epoch.
-        batch_size: samples of a step, over all processes.
+        batch_size: samples of a step, over all processes; images, when a step has several captions of each.
+        captions_per_image: n captions of every image in a step (any language), drawn anew each epoch. Needs
+            `epoch_unit: image`. The image tower, the costly one, then learns from n captions for one pass.
         workers: loader processes beside each training process; 0 makes batches in line.
         mlm_probability: share of the caption tokens that MLM masks.
         memory_gib: decoded images up to this much are kept in memory; a larger split is read from files each epoch.
@@ -74,6 +76,7 @@ class Data(Section):
     languages: tuple[str, ...] | None = None
     epoch_unit: EpochUnit = "caption"
     batch_size: PositiveInt = 64
+    captions_per_image: PositiveInt = 1
     workers: NonNegativeInt = 0
     mlm_probability: float = Field(default=0.15, ge=0, le=1)
     memory_gib: float = Field(default=8.0, ge=0)
@@ -91,6 +94,12 @@ class Data(Section):
         if languages is not None and (not languages or not set(languages) <= set(LANGUAGES)):
             raise ValueError(f"must be some of {', '.join(LANGUAGES)}, or null for all")
         return languages
+
+    @model_validator(mode="after")
+    def _several_captions_need_image_epochs(self) -> Self:
+        if self.captions_per_image > 1 and self.epoch_unit != "image":
+            raise ValueError("captions_per_image above 1 needs epoch_unit: image")
+        return self
 
 
 class RandomSampling(Section):
