@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -29,6 +33,17 @@ def captions(language: str, plans: str, count: int, seed: int = 12) -> tuple[str
         realise(one, language, generator, plans="paraphrase" if plans == "paraphrase" else "training")
         for one in islice(some_facts(2000), count)
     )
+
+
+def benchmark_script(name: str) -> ModuleType:
+    """A script of the benchmarks folder as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def expected_facts(told: Facts) -> set[str]:

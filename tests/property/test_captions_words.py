@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-from caption_samples import LANGUAGES, captions
+from caption_samples import LANGUAGES, benchmark_script, captions
 
 from tipr.data.synthetic.captions import STYLES
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "caption_word_shares.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("caption_word_shares", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("caption_word_shares")
 
 
 def test_word_shares_are_near_the_real_ones(script: ModuleType) -> None:
