@@ -118,26 +118,9 @@ class ChineseWriter(Writer):
         return self.pronoun
 
     def slot_hair(self) -> str:
-        hair = self.facts.hair
-        assert hair is not None
+        hair = self.thing("hair")
         color = self.word("hair_color:" + hair.color) if hair.color else ""
         return self.word("hair:" + hair.kind).format(color)
-
-    def slot_bag(self) -> str:
-        assert self.facts.bag is not None
-        return self.noun_phrase(self.facts.bag)
-
-    def slot_hat(self) -> str:
-        assert self.facts.hat is not None
-        return self.noun_phrase(self.facts.hat)
-
-    def slot_scarf(self) -> str:
-        assert self.facts.scarf is not None
-        return self.noun_phrase(self.facts.scarf)
-
-    def slot_umbrella(self) -> str:
-        assert self.facts.umbrella is not None
-        return self.noun_phrase(self.facts.umbrella)
 
     def slot_eyewear(self) -> str:
         return self.word(self.facts.eyewear)

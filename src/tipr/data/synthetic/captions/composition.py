@@ -174,6 +174,28 @@ class Writer(ABC):
     def slot_bag_phrase(self) -> str:
         return self.fill(self.phrase("bag"))
 
+    def thing(self, name: str) -> Item:
+        """A stated thing; a slot is only filled when its fact is there."""
+        item = getattr(self.facts, name)
+        assert isinstance(item, Item)
+        return item
+
+    def slot_bag(self) -> str:
+        return self.noun_phrase(self.thing("bag"))
+
+    def slot_hat(self) -> str:
+        return self.noun_phrase(self.thing("hat"))
+
+    def slot_scarf(self) -> str:
+        return self.noun_phrase(self.thing("scarf"))
+
+    def slot_umbrella(self) -> str:
+        return self.noun_phrase(self.thing("umbrella"))
+
+    @abstractmethod
+    def noun_phrase(self, item: Item) -> str:
+        """A thing with its article or measure word, colour and pattern."""
+
     @abstractmethod
     def set_subject(self) -> None:
         """Choose how the person is called; pronouns and agreement follow."""

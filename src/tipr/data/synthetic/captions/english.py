@@ -114,28 +114,11 @@ class EnglishWriter(Writer):
     def slot_object(self) -> str:
         return self.object
 
-    def slot_bag(self) -> str:
-        assert self.facts.bag is not None
-        return self.noun_phrase(self.facts.bag)
-
-    def slot_hat(self) -> str:
-        assert self.facts.hat is not None
-        return self.noun_phrase(self.facts.hat)
-
-    def slot_scarf(self) -> str:
-        assert self.facts.scarf is not None
-        return self.noun_phrase(self.facts.scarf)
-
-    def slot_umbrella(self) -> str:
-        assert self.facts.umbrella is not None
-        return self.noun_phrase(self.facts.umbrella)
-
     def slot_eyewear(self) -> str:
         return self.word(self.facts.eyewear)
 
     def slot_hair(self) -> str:
-        hair = self.facts.hair
-        assert hair is not None
+        hair = self.thing("hair")
         named = bool(hair.color)
         text = self.word(f"hair:{hair.kind}:color" if named else f"hair:{hair.kind}")
         return text.format(self.word("hair_color:" + hair.color)) if hair.color else text

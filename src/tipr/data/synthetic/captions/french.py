@@ -126,28 +126,11 @@ class FrenchWriter(Writer):
         """The ending of a participle that agrees with the subject."""
         return "e" if self.gender == "f" else ""
 
-    def slot_bag(self) -> str:
-        assert self.facts.bag is not None
-        return self.noun_phrase(self.facts.bag)
-
-    def slot_hat(self) -> str:
-        assert self.facts.hat is not None
-        return self.noun_phrase(self.facts.hat)
-
-    def slot_scarf(self) -> str:
-        assert self.facts.scarf is not None
-        return self.noun_phrase(self.facts.scarf)
-
-    def slot_umbrella(self) -> str:
-        assert self.facts.umbrella is not None
-        return self.noun_phrase(self.facts.umbrella)
-
     def slot_eyewear(self) -> str:
         return self.word(self.facts.eyewear)
 
     def hair(self, topic: str) -> str:
-        hair = self.facts.hair
-        assert hair is not None
+        hair = self.thing("hair")
         key = f"{topic}:{hair.kind}:color" if hair.color else f"{topic}:{hair.kind}"
         text = self.word(key)
         return text.format(self.word("hair_color:" + hair.color)) if hair.color else text

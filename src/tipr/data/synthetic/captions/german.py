@@ -166,33 +166,14 @@ class GermanWriter(Writer):
         """The relative pronoun in the nominative."""
         return "die" if self.gender == "f" else "der"
 
-    def slot_bag(self) -> str:
-        assert self.facts.bag is not None
-        return self.noun_phrase(self.facts.bag)
-
-    def slot_hat(self) -> str:
-        assert self.facts.hat is not None
-        return self.noun_phrase(self.facts.hat)
-
-    def slot_scarf(self) -> str:
-        assert self.facts.scarf is not None
-        return self.noun_phrase(self.facts.scarf)
-
-    def slot_umbrella(self) -> str:
-        assert self.facts.umbrella is not None
-        return self.noun_phrase(self.facts.umbrella)
-
     def slot_bag_dative(self) -> str:
-        assert self.facts.bag is not None
-        return self.noun_phrase(self.facts.bag, "dat")
+        return self.noun_phrase(self.thing("bag"), "dat")
 
     def slot_scarf_dative(self) -> str:
-        assert self.facts.scarf is not None
-        return self.noun_phrase(self.facts.scarf, "dat")
+        return self.noun_phrase(self.thing("scarf"), "dat")
 
     def slot_hat_dative(self) -> str:
-        assert self.facts.hat is not None
-        return self.noun_phrase(self.facts.hat, "dat")
+        return self.noun_phrase(self.thing("hat"), "dat")
 
     def eyewear(self, case: str) -> str:
         return f"{ARTICLES[case]['f']} {self.word(self.facts.eyewear)}"
@@ -201,8 +182,7 @@ class GermanWriter(Writer):
         return self.eyewear("acc")
 
     def hair(self, topic: str, ending: str) -> str:
-        hair = self.facts.hair
-        assert hair is not None
+        hair = self.thing("hair")
         key = f"{topic}:{hair.kind}:color" if hair.color else f"{topic}:{hair.kind}"
         text = self.word(key)
         return text.format(self.word("hair_color:" + hair.color) + ending) if hair.color else text
