@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tipr.evaluation import evaluate
+    from tipr.evaluation.evaluate import evaluate
     from tipr.gallery import Gallery, Hit
     from tipr.retrieval import Retriever
     from tipr.training import train
