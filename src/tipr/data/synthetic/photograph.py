@@ -82,30 +82,28 @@ def _layer(figure: Figure, view: View, camera: Camera, size: tuple[int, int], *,
     if raster is None:
         return None
     layer = np.zeros((height * width, 4), dtype=F)
-    layer[raster.pixel, :3] = shade(figure, raster, view, camera, ambient)
+    dim = _occlusion(raster, width, height)
+    layer[raster.pixel, :3] = shade(figure, raster, view, camera, ambient) * dim[:, None]
     layer[raster.pixel, 3] = 1
-    depth = np.zeros(height * width, dtype=F)
-    depth[raster.pixel] = raster.depth
-    _occlude(layer.reshape(height, width, 4), depth.reshape(height, width), raster)
     return layer.reshape(height, width, 4)
 
 
-def _occlude(layer: Floats, depth: Floats, raster: Raster) -> None:
-    """Darken, in place, what lies behind its neighbourhood (ambient occlusion from a coarse depth picture)."""
-    height, width = depth.shape
-    half = (max(2, width // 2), max(2, height // 2))
+def _occlusion(raster: Raster, width: int, height: int) -> Floats:
+    """(n,) factors that darken what lies behind its neighbourhood (ambient occlusion from a coarse depth picture)."""
+    depth = np.zeros(height * width, dtype=F)
+    depth[raster.pixel] = raster.depth
+    thin = np.ascontiguousarray(depth.reshape(height, width)[::2, ::2])
+    tall, wide = thin.shape
     cell = max(1, height // 120)
-    small = (max(2, half[0] // cell), max(2, half[1] // cell))
-    thin = (slice(0, half[1] * 2, 2), slice(0, half[0] * 2, 2))
-    cover = Image.fromarray(np.ascontiguousarray(layer[:, :, 3][thin])).resize(small, Image.Resampling.BOX)
-    near = Image.fromarray(np.ascontiguousarray(depth[thin])).resize(small, Image.Resampling.BOX)
-    coarse = np.asarray(near) / np.maximum(np.asarray(cover), F(0.05))
-    smooth = np.asarray(Image.fromarray(coarse.astype(F)).resize(half, Image.Resampling.BILINEAR))
-    y, x = np.divmod(raster.pixel, width)
-    mean = smooth[np.minimum(y >> 1, half[1] - 1), np.minimum(x >> 1, half[0] - 1)]
-    behind = mean - raster.depth
-    flat = layer.reshape(-1, 4)
-    flat[raster.pixel, :3] *= (1 - np.clip(behind * F(5.5), 0, F(0.42)))[:, None]
+    small = (max(2, wide // cell), max(2, tall // cell))
+    near = np.asarray(Image.fromarray(thin).resize(small, Image.Resampling.BOX))
+    cover = np.asarray(Image.fromarray((thin > 0).astype(F)).resize(small, Image.Resampling.BOX))
+    coarse = Image.fromarray((near / np.maximum(cover, F(0.05))).astype(F))
+    mean = np.asarray(coarse.resize((wide, tall), Image.Resampling.BILINEAR))
+    y = raster.pixel // width
+    behind = mean[y >> 1, (raster.pixel - y * width) >> 1] - raster.depth
+    result: Floats = 1 - np.clip(behind * F(5.5), 0, F(0.42))
+    return result
 
 
 def _supersampling(height: int) -> float:
@@ -165,11 +163,12 @@ def _view(
 
 def _reduced(layer: Floats, width: int, height: int) -> Floats:
     """Bring a layer to the picture's size by area averages."""
-    tall, wide, bands = layer.shape
+    tall, wide, _ = layer.shape
     if (tall, wide) == (height, width):
         return layer
     if tall == 2 * height and wide == 2 * width:
-        result: Floats = layer.reshape(height, 2, width, 2, bands).mean(axis=(1, 3))
+        pairs = layer[0::2] + layer[1::2]
+        result: Floats = (pairs[:, 0::2] + pairs[:, 1::2]) * F(0.25)
         return result
     raw = (np.clip(layer, 0, 1) * F(255) + F(0.5)).astype(np.uint8)
     small = Image.frombytes("CMYK", (wide, tall), raw.tobytes()).resize((width, height), Image.Resampling.BILINEAR)
