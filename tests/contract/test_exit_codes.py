@@ -57,6 +57,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "p").mkdir()
     for number in range(3):
         Image.effect_noise((20, 40), 60 + number).convert("RGB").save(tmp_path / "p" / f"{number}.png")
+    Path("models/one").mkdir(parents=True)
     Gallery.create("g", _model("one")).add(["p"])
     Gallery.create("empty", _model("one"))
     shutil.copytree("g", "no-table")

@@ -243,7 +243,7 @@ def test_another_model_is_refused_in_one_line(gallery: Gallery, tmp_path: Path) 
 def test_a_model_that_moved_is_named_in_one_line(tmp_path: Path) -> None:
     moved: Any = ColourModel(source=str(tmp_path / "gone"))
     Gallery.create(tmp_path / "g", moved).add([paint(tmp_path / "a.png")])
-    with pytest.raises(WeightsError, match=r"no model at .*gone.*use --model"):
+    with pytest.raises(WeightsError, match=r"no model at .*gone, which gallery .* needs: if it was moved, use --model"):
         Gallery.open(tmp_path / "g").search("red")
     assert Gallery.open(tmp_path / "g", model=moved).search("red")
 

@@ -91,17 +91,24 @@ def _lines(gallery: Gallery) -> Iterator[str]:
     reconfigure = getattr(sys.stdin, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
-    terminal = sys.stdin.isatty()
-    if terminal:
-        import readline  # noqa: F401  (gives `input` line editing and history)
-    while True:
-        try:
-            line = input("description> ") if terminal else sys.stdin.readline()
-        except EOFError:
-            return
-        if not line.strip():
-            return
-        yield line.strip()
+    while line := _ask().strip():
+        yield line
+
+
+def _ask() -> str:
+    """One line; the prompt never ends up among results that go into a pipe or a file."""
+    prompt = "description> "
+    if not sys.stdin.isatty():
+        return sys.stdin.readline()
+    if not sys.stdout.isatty():
+        click.echo(prompt, err=True, nl=False)
+        return sys.stdin.readline()
+    import readline  # noqa: F401  (gives `input` line editing and history)
+
+    try:
+        return input(prompt)
+    except EOFError:
+        return ""
 
 
 def _print(query: str, hits: list[Hit], gallery: Path, *, as_json: bool, only_paths: bool, one_line: bool) -> None:
@@ -117,14 +124,8 @@ def _print(query: str, hits: list[Hit], gallery: Path, *, as_json: bool, only_pa
     else:
         rows = [_cells(rank, hit) for rank, hit in enumerate(hits, 1)]
         for line, hit in zip(output.columns(rows, right=(0,)), hits, strict=True):
-            output.show(click.style(line, bold=hit.metadata["band"] == "stands_out") if _styled() else line)
+            output.show(click.style(line, bold=True) if hit.metadata["band"] == "stands_out" else line)
     sys.stdout.flush()
-
-
-def _styled() -> bool:
-    from tipr.cli import output
-
-    return output.colours(sys.stdout)
 
 
 def _cells(rank: int, hit: Hit) -> list[str]:
@@ -142,8 +143,10 @@ def _cells(rank: int, hit: Hit) -> list[str]:
 def _explain_nothing(gallery: Gallery, conditions: list[str], quiet: bool) -> None:
     from tipr.cli import output
 
-    names = [name for name in gallery.info().cameras if name is not None]
+    facts = gallery.info()
+    names = [name for name in facts.cameras if name is not None]
     there = f"; cameras here: {', '.join(names[:12])}" if names else ""
+    there += "" if facts.first else "; no picture here has a time"
     output.note(f"no picture passes the filters ({'; '.join(conditions)}){there}", quiet=quiet)
 
 

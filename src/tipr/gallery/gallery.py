@@ -141,10 +141,11 @@ class Gallery:
             stored = settings["model"]["path"]
             if stored is None:
                 raise GalleryError(f"gallery {path} does not know where its model lies: name it with --model PATH")
-            try:
-                return _load(stored, device, threads)
-            except WeightsError as error:
-                raise WeightsError(f"{error}; gallery {path} needs that model: if it was moved, use --model") from None
+            if stored != "demo" and not Path(stored).exists():
+                raise WeightsError(
+                    f"no model at {stored}, which gallery {path} needs: if it was moved, use --model PATH"
+                )
+            return _load(stored, device, threads)
 
         return cls(path, settings, store, load)
 
