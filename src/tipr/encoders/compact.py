@@ -120,6 +120,34 @@ class ResidualBlock(nn.Module):
         return out
 
 
+class Places:
+    """Where the N real tokens of a batch stand in its (B, L) rows.
+
+    Half of a batch of captions is padding. The layers compute real tokens only, and spread them out for attention.
+
+    Args:
+        rows, length: B and L.
+        mask: (B, L) bool, True at real tokens; None: all are real.
+    """
+
+    def __init__(self, rows: int, length: int, mask: Tensor | None = None) -> None:
+        self.shape = (rows, length)
+        self.flat = None if mask is None else mask.flatten().nonzero().flatten()
+        self.allowed = None if mask is None else mask[:, None, None, :]
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """(N, width) -> (B, L, width), 0 at padding."""
+        if self.flat is None:
+            return tokens.view(*self.shape, -1)
+        empty = tokens.new_zeros(self.shape[0] * self.shape[1], tokens.shape[1])
+        return empty.index_copy(0, self.flat, tokens).view(*self.shape, -1)
+
+    def collect(self, padded: Tensor) -> Tensor:
+        """(B, L, width) -> (N, width)."""
+        tokens = padded.flatten(0, 1)
+        return tokens if self.flat is None else tokens.index_select(0, self.flat)
+
+
 class TransformerLayer(nn.Module):
     """Pre-norm self-attention and a rectified MLP of four times the width (GELU costs a CPU more than the products)."""
 
@@ -133,17 +161,19 @@ class TransformerLayer(nn.Module):
         self.mlp_in = nn.Linear(width, 4 * width)
         self.mlp_out = nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """(B, L, width) -> same; `allowed` is (B, 1, 1, L) bool, False at keys that nobody may attend to."""
-        batch, length, width = tokens.shape
-        qkv = self.query_key_value(self.attention_norm(tokens)).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    def forward(self, tokens: Tensor, places: Places) -> Tensor:
+        """(N, width) -> same: the N real tokens of all rows, `places` says where in (B, L) they stand."""
+        width = tokens.shape[1]
+        padded = places.spread(self.query_key_value(self.attention_norm(tokens)))
+        query, key, value = (
+            padded.view(*places.shape, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         # Written out: for short rows the backward pass of torch's fused CPU attention is several times slower.
         scores = query @ key.transpose(-2, -1) * (width // self.heads) ** -0.5
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, -1e4)
+        if places.allowed is not None:
+            scores = scores.masked_fill(~places.allowed, -1e4)
         mixed = scores.softmax(-1).to(value.dtype) @ value
-        tokens = tokens + self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        tokens = tokens + self.attention_out(places.collect(mixed.transpose(1, 2).flatten(2)))
         out: Tensor = tokens + self.mlp_out(functional.relu(self.mlp_in(self.mlp_norm(tokens))))
         return out
 
@@ -175,11 +205,13 @@ class ImageTower(nn.Module):
         grid = self.stem(pixels.contiguous(memory_format=torch.channels_last))
         tokens = grid.flatten(2).transpose(1, 2)
         tokens = tokens + self.position.to(tokens.dtype)
+        places = Places(tokens.shape[0], tokens.shape[1])
+        tokens = places.collect(tokens)
         for layer in self.layers:
-            tokens = layer(tokens)
-        tokens = self.norm(tokens)
+            tokens = layer(tokens, places)
+        tokens = places.spread(self.norm(tokens))
         # Rows are contiguous in the token order, so a stripe of rows is a run of tokens.
-        stripes = tokens.unflatten(1, (self.stripes, -1)).mean(2)
+        stripes = tokens.view(len(tokens), self.stripes, -1, tokens.shape[2]).mean(2)
         return self.token_out(tokens), self.pooled_out(stripes.flatten(1))
 
 
@@ -191,7 +223,7 @@ class TextTower(nn.Module):
         width = config.text_width
         self.embedding = nn.Embedding(config.vocabulary_size, width)
         nn.init.normal_(self.embedding.weight, std=0.05)
-        self.position = nn.Parameter(torch.randn(1, config.max_tokens, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(config.max_tokens, width) * 0.02)
         self.layers = nn.ModuleList(
             TransformerLayer(width, width // config.head_width) for _ in range(config.text_layers)
         )
@@ -200,15 +232,16 @@ class TextTower(nn.Module):
         self.pooled_out = nn.Linear(2 * width, config.embed_dim)
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.embedding(ids) + self.position[:, : ids.shape[1]]
+        places = Places(ids.shape[0], ids.shape[1], mask)
+        assert places.flat is not None
+        tokens = self.embedding(ids.flatten()[places.flat]) + self.position[places.flat % ids.shape[1]]
         if torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(torch.get_autocast_dtype(tokens.device.type))
-        allowed = mask[:, None, None, :]
         for layer in self.layers:
-            tokens = layer(tokens, allowed)
-        tokens = self.norm(tokens)
+            tokens = layer(tokens, places)
+        tokens = places.spread(self.norm(tokens))
         real = mask[..., None]
-        mean = tokens.masked_fill(~real, 0.0).sum(1) / real.sum(1).clamp(min=1)
+        mean = tokens.sum(1) / real.sum(1).clamp(min=1)
         largest = tokens.masked_fill(~real, -1e4).amax(1)
         return self.token_out(tokens), self.pooled_out(torch.cat([mean, largest], dim=1))
 
@@ -266,7 +299,7 @@ class CompactEncoder(Encoder):
             mask: (B, L) bool, True at real tokens, at least one in each row.
 
         Returns:
-            tokens: (B, L, D), meaningless where the mask is False; pooled: (B, D); mask: the one given.
+            tokens: (B, L, D), one constant vector where the mask is False; pooled: (B, D); mask: the one given.
 
         Raises:
             ValueError: the shapes differ or L is above `max_tokens`.
