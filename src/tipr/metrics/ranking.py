@@ -28,7 +28,7 @@ Scores = NDArray[np.floating[Any]]
 Positions = NDArray[np.int64]
 Kernel = Callable[[Scores, Positions, Positions, Positions], bool]
 
-COMPILE_FROM = 20_000_000
+COMPILE_FROM = 10_000_000
 """Scores to count in one call from which `auto` compiles; below, NumPy is done sooner than the compiler."""
 
 SORT_FROM = 96
