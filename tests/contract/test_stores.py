@@ -58,6 +58,7 @@ def test_an_empty_store_answers(engine: type[Store], tmp_path: Path) -> None:
     assert store.columns(COLUMNS)["time"].dtype == np.dtype("datetime64[us]")
     assert store.thumbnails([]) == []
     store.erase([])
+    store.purge()
     store.maintain()
     assert store.ids().shape == (0,)
 

@@ -150,6 +150,28 @@ def test_removed_rows_are_gone_and_their_ids_are_not_given_again(gallery: Galler
     assert gallery.vectors()[0].tolist() == [1, 2, 4, 5]
 
 
+def test_an_erasure_that_was_stopped_is_finished_by_the_next_writer(
+    gallery: Gallery, tmp_path: Path, pictures: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remains() -> bool:
+        name = str(pictures / "1.png").encode()
+        return any(name in path.read_bytes() for path in (tmp_path / "g").rglob("*") if path.is_file())
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gallery._store, "purge", stop)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.remove([1])
+    later = Gallery.open(tmp_path / "g", model=model)
+    assert later.info().erasing
+    assert remains()
+    assert {hit.id for hit in later.search("red", k=9)} == {0, 2, 3}
+    later.add([pictures / "0.png"])
+    assert not Gallery.open(tmp_path / "g").info().erasing
+    assert not remains()
+
+
 def test_removing_what_is_not_there_removes_nothing(gallery: Gallery, pictures: Path) -> None:
     for wrong in (17, -1, pictures / "none.png"):
         with pytest.raises(GalleryError, match=r"not in gallery .* nothing was removed"):

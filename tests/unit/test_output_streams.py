@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tipr.cli import output, progress
+from tipr.cli import output, progress, search
 
 
 class Terminal(io.StringIO):
@@ -104,3 +104,31 @@ def test_quiet_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.progress("indexing", quiet=True) as report:
         report(1, 1)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_prompt_never_goes_into_a_pipe(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "red coat\n"
+    monkeypatch.setattr(sys, "stdin", Terminal(text) if terminal else io.StringIO(text))
+    assert search._ask() == text
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == ("description> " if terminal else "")
+
+
+def test_the_prompt_of_a_terminal_ends_with_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["red coat"])
+
+    def ask(prompt: str) -> str:
+        assert prompt == "description> "
+        try:
+            return next(answers)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", ask)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert [search._ask(), search._ask()] == ["red coat", ""]

@@ -146,6 +146,11 @@ def info(gallery: Path, quiet: bool, as_json: bool) -> int:
         ["model", f"{output.safe(facts.model)}  {facts.fingerprint[:12]}, {facts.dim} numbers a picture"],
         ["made", output.safe(facts.created)],
         ["on disk", f"{facts.bytes / 1e6:,.1f} MB, version {facts.version}"],
+        *(
+            [["erasure", "one was stopped half-way; the next `index add` or `index remove` finishes it"]]
+            if facts.erasing
+            else []
+        ),
     ]
     for line in output.columns(rows):
         output.show(line)

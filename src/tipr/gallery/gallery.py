@@ -274,7 +274,7 @@ class Gallery:
             raise ConfigError(f"k must be at least 1, not {k}")
         if isinstance(query, str) and not query.strip():
             raise ConfigError("the query is empty: describe a person in words")
-        if isinstance(query, str) and not _is_utf8(query):
+        if isinstance(query, str) and query.encode("utf-8", "replace").decode("utf-8") != query:  # lone surrogates
             raise ConfigError("the query is not valid UTF-8: check the encoding of your terminal")
         filters = Filters.of(camera=camera, since=since, until=until, path=path)
         if model is not None:
@@ -411,18 +411,26 @@ class Gallery:
     def _erase(self, ids: Sequence[int]) -> None:
         if not ids:
             return
+        # noted first: an erasure that is killed half-way is finished by the next writer
         last = int(self._ids()[-1])
-        if ids[-1] == last:  # an id is never given twice, not even after the newest row is gone
-            self._settings["next_id"] = last + 1
-            write_settings(self.path, self._settings)
+        taken = last + 1 if ids[-1] == last else self._settings["next_id"]  # an id is never given twice
+        self._note(next_id=taken, erasing=True)
         self._store.erase(ids)
+        self._note(erasing=False)
         self._refresh()
+
+    def _note(self, **values: Any) -> None:
+        self._settings = {**self._settings, **values}
+        write_settings(self.path, self._settings)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Hold the gallery's lock: one process writes at a time."""
         with exclusive(self.path):
             self._settings = read_settings(self.path)
+            if self._settings.get("erasing"):
+                self._store.purge()
+                self._note(erasing=False)
             self._refresh()
             yield
 
@@ -437,11 +445,3 @@ def _model_path(model: Path | str | None) -> str | None:
     if model is None or str(model) == "demo":
         return None if model is None else "demo"
     return str(Path(model).resolve())
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a broken sequence, kept by Python as a lone surrogate
-        return False
-    return True

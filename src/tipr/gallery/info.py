@@ -30,6 +30,7 @@ class GalleryInfo:
         created: when the gallery was made.
         bytes: size on disk.
         version: of the table.
+        erasing: an erasure was killed half-way; the next `add` or `remove` finishes it.
     """
 
     path: str
@@ -44,6 +45,7 @@ class GalleryInfo:
     created: str
     bytes: int
     version: int
+    erasing: bool
 
 
 def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArray[Any]], version: int) -> GalleryInfo:
@@ -64,6 +66,7 @@ def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArr
         created=settings["created"],
         bytes=sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names),
         version=version,
+        erasing=bool(settings.get("erasing")),
     )
 
 

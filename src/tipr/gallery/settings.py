@@ -16,7 +16,8 @@ NAME = "gallery.json"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`), `created`, `next_id`.
+    """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`), `created`, `next_id`,
+    and `erasing` while an erasure runs.
 
     Raises:
         GalleryError: there is no gallery, or one of another format.

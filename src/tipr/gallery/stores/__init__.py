@@ -98,7 +98,11 @@ class Store(ABC):
 
     @abstractmethod
     def erase(self, ids: Sequence[int]) -> None:
-        """Remove rows so that no byte of them stays in any file of the store."""
+        """Remove rows, then `purge`."""
+
+    @abstractmethod
+    def purge(self) -> None:
+        """See that no byte of any removed row stays in any file of the store; the caller is the only writer."""
 
     @abstractmethod
     def maintain(self) -> None:

@@ -112,16 +112,18 @@ class LanceStore(Store):
         return [found[int(i)] for i in ids]
 
     def erase(self, ids: Sequence[int]) -> None:
-        """Delete, rewrite the files that held the rows, then drop every older version.
-
-        Deletion names rows by id alone: its predicate is written into the table's history.
-        """
+        """Delete by id alone (the predicate is written into the table's history), then purge."""
         if not ids:
             return
         wanted = ", ".join(str(int(i)) for i in ids)
-        start = time.time()
         with self._writing():
             self._retry(lambda: self._newest().delete(f"id IN ({wanted})"))
+        self.purge()
+
+    def purge(self) -> None:
+        """Rewrite the files that held deleted rows, then drop every older version and whatever no version names."""
+        start = time.time()
+        with self._writing():
             self._retry(
                 lambda: self._newest().optimize.compact_files(
                     target_rows_per_fragment=ROWS_PER_FRAGMENT, materialize_deletions_threshold=0.0
