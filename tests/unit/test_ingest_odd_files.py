@@ -213,3 +213,11 @@ def test_a_folder_without_files_says_what_to_do(tmp_path: Path) -> None:
     assert "holds pictures" in list_entries([tmp_path / "q"])[1][0].hint
     entries, _ = list_entries([tmp_path / "nothing.png"], camera="door")
     assert entries == [Entry(str(tmp_path / "nothing.png"), camera="door")]
+
+
+def test_a_manifest_inside_a_folder_is_pointed_out(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png")
+    (tmp_path / "manifest.jsonl").write_text('{"image": "a.png", "captions": []}\n')
+    entries, skipped = list_entries([tmp_path])
+    assert [Path(entry.path).name for entry in entries] == ["a.png"]
+    assert skipped[0].hint == "name it to add the pictures that it lists"

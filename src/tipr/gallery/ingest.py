@@ -272,6 +272,8 @@ def _folder_entries(folder: str, recursive: bool, skipped: list[Skipped]) -> lis
         if os.path.isdir(path):
             if not os.path.islink(path) and not is_gallery(path):
                 subfolders.append(path)
+        elif name.lower().endswith(".jsonl"):
+            skipped.append(Skipped(path, "a manifest inside a folder", "name it to add the pictures that it lists"))
         else:
             found.append(path)
     if recursive:
