@@ -85,7 +85,6 @@ class ShoePaint:
     kind: str
     upper: Floats
     skin: Floats
-    ankle: Floats
     gloss: float
 
     def __call__(self, surface: Surface) -> Floats:
@@ -137,7 +136,7 @@ def add_shoe(figure: Figure, leg: Leg, person: Person, wardrobe: Wardrobe) -> No
     for reach, a, b in profile:
         point = ankle + ahead * reach * size + up * (-0.036 + b * thick)
         rings.append((*point, a * (thick * 0.5 + 0.5) * size, b * thick))
-    paint = ShoePaint(kind, dye_, wardrobe.skin, ankle, 0.22 if kind in ("leather", "heels") else 0.04)
+    paint = ShoePaint(kind, dye_, wardrobe.skin, 0.22 if kind in ("leather", "heels") else 0.04)
     figure.tube(rings, paint, power=2.5, ends=(0.7, 0.9))
     if kind == "boots":
         shaft = _limb(leg, [(1.48, 0.040, 0.043, -0.007), (1.7, 0.034, 0.037, -0.006), (1.95, 0.0285, 0.033, -0.002),
