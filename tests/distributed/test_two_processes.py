@@ -1,0 +1,108 @@
+"""One and two gloo processes: the same batch, the same weights."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tipr import config as configuration
+from tipr.training import RunConfig, journal, load_config, train
+from tipr.training.checkpoint import load_latest
+
+PEOPLE = runpy.run_path(str(Path(__file__).parents[1] / "data" / "training" / "coloured_people.py"))
+STEPS = 5
+
+
+def run_command(*arguments, **environment):
+    """`tipr ARGUMENTS` in its own process, warnings being errors as in the tests."""
+    return subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:tipr", "-m", "tipr", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def compare(tmp_path, **changes):
+    """Weights after five steps on one process (here) and on two (a command): largest difference and largest change."""
+    data = PEOPLE["make_data"](tmp_path / "data")
+    settings = {"epochs": None, "max_steps": STEPS, "precision": "32", "selection": {"split": "last"}, **changes}
+    path = PEOPLE["make_config"](tmp_path / "run.yaml", data, **settings)
+    config = configuration.load(path, RunConfig)
+    threads = torch.get_num_threads()
+    train(config.model_copy(update={"out": tmp_path / "one"}))
+    torch.set_num_threads(threads)
+    done = run_command("train", path, "processes=2", "--out", tmp_path / "two", "--quiet")
+    assert done.returncode == 0, done.stderr
+    one, two = (load_latest(tmp_path / name / "checkpoints")[0] for name in ("one", "two"))
+    assert one["state"]["step"] == two["state"]["step"] == STEPS
+    assert len(two["random"]) == 2
+    difference = max(float((one["method"][name] - two["method"][name]).abs().max()) for name in one["method"])
+    return difference, tmp_path
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path):
+    """IRRA with all its losses; plain SGD, because Adam would hide a wrong factor on the gradient."""
+    difference, folder = compare(
+        tmp_path,
+        optimizer={"name": "sgd", "lr": 0.05},
+        sampler={"name": "identity", "per_identity": 4},
+        ema=None,
+    )
+    assert difference < 1e-5
+    losses = [[entry["losses"] for entry in journal.read(folder / name)] for name in ("one", "two")]
+    for single, double in zip(*losses, strict=True):
+        for name, value in single.items():
+            assert double[name] == pytest.approx(value, rel=1e-4), name
+    start = float(np.abs(journal.read(folder / "one")[0]["lr"]))
+    assert start > 0
+    assert load_config(folder / "two").processes == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": {"name": "adamw", "lr": 1e-3, "eps": 1e-3}},
+        {"method": {"name": "irra", "padding": "exact", "depth": 1}},
+        {"method": {"name": "irra", "padding": "trimmed", "losses": ["sdm", "id"], "global_caption": "clean"}},
+        {"method": {"name": "clip_baseline"}, "ema": 0.9},
+    ],
+)
+def test_other_methods_and_optimisers_too(tmp_path, changes):
+    """With eps 1e-3: at 1e-8 Adam turns the last bits of gradients that are nearly 0 into full steps."""
+    difference, _ = compare(tmp_path, **{"optimizer": {"lr": 1e-3}, **changes})
+    assert difference < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_weights(tmp_path):
+    """A run of two processes that is stopped after its first epoch and resumed equals the unbroken one."""
+    data = PEOPLE["make_data"](tmp_path / "data")
+    path = PEOPLE["make_config"](tmp_path / "run.yaml", data, processes=2)
+    assert run_command("train", path, "--out", tmp_path / "whole", "--quiet").returncode == 0
+    assert run_command("train", path, "--out", tmp_path / "broken", "--quiet").returncode == 0
+    newest = sorted((tmp_path / "broken" / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])  # torn: the one before is taken
+    done = run_command("train", "--resume", tmp_path / "broken")
+    assert done.returncode == 0, done.stderr
+    assert "is damaged and was passed over" in done.stderr
+    whole, broken = ((tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == broken
+
+
+@pytest.mark.slow
+def test_one_process_that_fails_ends_the_other_with_one_message(tmp_path):
+    data = PEOPLE["make_data"](tmp_path / "data")
+    path = PEOPLE["make_config"](tmp_path / "run.yaml", data, processes=2, precision="32", ema=None)
+    done = run_command("train", path, "optimizer={name: sgd, lr: 1.0e+30}", "--quiet")
+    assert done.returncode == 1
+    assert "is not finite" in done.stderr or "at step" in done.stderr
+    assert "Traceback" not in done.stderr
