@@ -1,0 +1,85 @@
+"""The model card says what was trained, on what, and how it was chosen."""
+
+import json
+
+import pytest
+
+from tipr import config as configuration
+from tipr.training import RunConfig
+from tipr.training.card import card_facts, render, selection_line, write_card
+
+SCORES = {code: {"R@1": 61.5, "R@5": 80.0, "R@10": 90.25, "mAP": 55.0, "mINP": 40.0} for code in ("en", "zh", "mean")}
+DATA = {
+    "dataset": "synthetic",
+    "licence": "MIT",
+    "people": 2000,
+    "images": 8000,
+    "captions": 64000,
+    "languages": ["en", "zh"],
+    "sha256_manifest": "ab" * 32,
+    "benchmark_seed": 7,
+}
+MACHINE = {"commit": "c0ffee", "tipr": "0.1.0", "machine": "Some CPU, 2 CPU cores"}
+
+
+def facts(*, stopped=None, scores=SCORES, **selection):
+    tree = {
+        "out": "runs/x",
+        "method": {"name": "irra"},
+        "encoder": {"name": "compact"},
+        "tokenizer": {"kind": "subword"},
+        "data": {"dataset": "synthetic", "root": "data/x"},
+        "epochs": 30,
+        "selection": selection or {},
+    }
+    return card_facts(
+        configuration.parse(tree, RunConfig, source="test"),
+        data=DATA,
+        environment=MACHINE,
+        best={"epoch": 12, "step": 1500, "scores": scores},
+        last={"epoch": 30, "step": 3750, "scores": scores},
+        minutes=61.234,
+        stopped=stopped,
+    )
+
+
+def test_facts_are_json_and_the_card_shows_them(tmp_path):
+    made = facts()
+    assert json.loads(json.dumps(made)) == made
+    write_card(tmp_path, made)
+    card = (tmp_path / "card.md").read_text()
+    for words in (
+        "irra with the compact encoder",
+        "not an identification",
+        "rendered people: not fit for real photographs",
+        "8,000 images of 2,000 people, 64,000 captions (en, zh)",
+        "ab" * 32,
+        "30 epochs",
+        "61.2 minutes on Some CPU, 2 CPU cores",
+        "commit c0ffee",
+        "best/: epoch 12, step 1,500",
+        "last/: epoch 30, step 3,750",
+        "| mean | 61.50 | 80.00 | 90.25 | 55.00 | 40.00 |",
+    ):
+        assert words in card, words
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ({}, "chosen by mean R@1 over languages on the split 'val'"),
+        ({"split": "last"}, "No selection"),
+        ({"split": "test", "select_on_test": True}, "SELECTED ON TEST"),
+    ],
+)
+def test_selection_is_one_sentence(selection, words):
+    made = facts(**selection)
+    assert words in selection_line(made)
+    assert words in render(made)
+    assert made["selected_on_test"] == ("SELECTED" in words)
+
+
+def test_an_early_end_and_missing_scores_are_said():
+    card = render(facts(stopped="max_minutes", scores=None, split="last"))
+    assert "stopped before its configured length: max_minutes" in card
+    assert "| mean |" not in card
