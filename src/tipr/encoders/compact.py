@@ -45,12 +45,12 @@ class CompactConfig(Section):
     image_size: tuple[PositiveInt, PositiveInt] = (192, 64)
     patch: PositiveInt = 4
     widths: tuple[PositiveInt, ...] = Field(default=(64, 128, 256), min_length=1)
-    blocks: tuple[int, ...] = (2, 2, 1)
+    blocks: tuple[int, ...] = (0, 1, 1)
     image_layers: int = Field(default=1, ge=0)
     stripes: PositiveInt = 6
-    vocabulary_size: PositiveInt = 1500
+    vocabulary_size: PositiveInt = 2000
     max_tokens: int = Field(default=64, ge=3)
-    text_width: PositiveInt = 192
+    text_width: PositiveInt = 128
     text_layers: int = Field(default=2, ge=0)
     head_width: PositiveInt = 64
     embed_dim: PositiveInt = 256
