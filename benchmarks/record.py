@@ -32,14 +32,14 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """CPU model and the cores this process may use."""
+    """CPU model, the cores this process may use, and how busy they were before."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {model}, {platform.system()}"
+    return f"{cores} cores of {model}, {platform.system()}, load average {os.getloadavg()[0]:.1f}"
 
 
 def versions() -> dict[str, str]:
