@@ -302,6 +302,22 @@ def test_a_run_folder_is_never_overwritten(configured, tmp_path):
         train(config.model_copy(update={"out": foreign}))
 
 
+def test_a_run_that_died_before_its_first_checkpoint_starts_anew(configured):
+    class Crash(Exception):
+        pass
+
+    def crash(done, total):
+        raise Crash
+
+    with pytest.raises(Crash):
+        train(configured(), progress=crash)
+    with pytest.raises(ConfigError, match="has no checkpoint yet"):
+        train(configured(), resume=True)
+    result = train(configured(epochs=1, tokenizer={"kind": "subword", "vocabulary_size": 270}))
+    assert Retriever.load(result.folder).tokenizer.vocabulary_size == 270
+    assert {entry["step"] for entry in journal.read(result.folder)} == {2, 4, 6}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -14,7 +14,7 @@ import pytest
 from tipr.training.checkpoint import PARTIAL, newest_first
 
 PEOPLE = runpy.run_path(str(Path(__file__).parents[1] / "data" / "training" / "coloured_people.py"))
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 def start(*arguments):
@@ -28,7 +28,12 @@ def start(*arguments):
 
 
 def finish(process):
-    _, error = process.communicate(timeout=DEADLINE)
+    try:
+        _, error = process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     assert process.returncode == 0, error.decode()
 
 
@@ -43,7 +48,9 @@ def kill_when(process, ready):
     while not ready():
         if process.poll() is not None:
             return False
-        assert time.monotonic() < deadline, "the run makes no progress"
+        if time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError("the run makes no progress")
         time.sleep(0.0005)
     process.kill()
     process.wait()
@@ -59,7 +66,7 @@ def kill_at_random(process, folder, rng):
     def ready():
         nonlocal moment
         if moment is None and {path.name for path in newest_first(folder)} - before:
-            moment = time.monotonic() + rng.uniform(0.0, 0.3)
+            moment = time.monotonic() + rng.uniform(0.0, 0.15)
         return moment is not None and time.monotonic() >= moment
 
     return kill_when(process, ready)
@@ -102,10 +109,10 @@ def break_and_resume(tmp_path, *, workers, kills, epochs):
 
 
 def test_killed_and_resumed(tmp_path):
-    assert break_and_resume(tmp_path, workers=2, kills=2, epochs=8) >= 1
+    assert break_and_resume(tmp_path, workers=2, kills=2, epochs=4) >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ten_kills(tmp_path, workers):
-    assert break_and_resume(tmp_path, workers=workers, kills=10, epochs=60) >= 3
+    assert break_and_resume(tmp_path, workers=workers, kills=10, epochs=15) >= 3

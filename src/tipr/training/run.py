@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tipr import config as configuration
 from tipr.errors import ConfigError, TiprError, TrainingError
 from tipr.retrieval import Retriever
 from tipr.training import checkpoint, environment
-from tipr.training.assembly import Note, Progress, Run, assemble
+from tipr.training.assembly import TOKENIZER, Note, Progress, Run, assemble
 from tipr.training.card import card_facts, data_facts, write_card
 from tipr.training.checkpoint import reported
 from tipr.training.journal import Journal, set_status
@@ -81,7 +82,7 @@ def train(
     note = note if note is not None and first else _silent_note
     with _status(config.out) if first else nullcontext(), ExitStack() as stack:
         if first:
-            _open_folder(config, fabric.device)
+            _open_folder(config, fabric.device, resume=resume)
         fabric.barrier()
         run = assemble(config, fabric, note)
         interrupt = stack.enter_context(Interrupt().listening())
@@ -138,8 +139,10 @@ def check_folder(config: RunConfig, *, resume: bool) -> None:
         raise ConfigError(f"{folder} has no checkpoint yet: delete it and start the run anew")
 
 
-def _open_folder(config: RunConfig, device: Any) -> None:
+def _open_folder(config: RunConfig, device: Any, *, resume: bool) -> None:
     with reported(config.out, "write the run folder"):
+        for leftover in () if resume else (TOKENIZER, "tb"):  # of a run that died before its first checkpoint
+            shutil.rmtree(config.out / leftover, ignore_errors=True)
         config.out.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         (config.out / CONFIG).write_text(text, encoding="utf-8")
