@@ -86,7 +86,8 @@ def main() -> None:
         mark = "" if abs(apart) <= allowed(real) else "  outside"
         print(f"{name:<10} {real:6.1f} {found.shares[name]:6.1f} {apart:+6.1f} {allowed(real):8.0f}{mark}")
     if arguments.write:
-        command = f"python benchmarks/caption_word_shares.py --identities {arguments.identities} --seed {arguments.seed} --write"
+        options = f"--identities {arguments.identities} --seed {arguments.seed}"
+        command = f"python benchmarks/caption_word_shares.py {options} --write"
         result = {
             "captions": found.captions,
             "mean_words": round(found.mean_words, 2),
