@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -65,6 +64,7 @@ def command(
     from tipr.data.datasets import DATASETS
     from tipr.errors import ConfigError
     from tipr.evaluation import encode_split, evaluate
+    from tipr.evaluation.reference import reference_score
     from tipr.retrieval import Retriever
 
     name = dataset or _layout(data)
@@ -74,7 +74,7 @@ def command(
     paraphrase = None
     if name == "synthetic" and split == "test" and (data / "paraphrase.jsonl").is_file():
         paraphrase = DATASETS[name].load(data, "paraphrase", languages or None)
-    reference = _reference(data) if name == "synthetic" and split in ("test", "paraphrase") else None
+    reference = reference_score(data) if name == "synthetic" and split in ("test", "paraphrase") else None
     retriever = Retriever.load(model, device=device, threads=threads)
 
     def scored(part: Split, features: Features) -> Evaluation:
@@ -114,23 +114,6 @@ def command(
 def _layout(data: Path) -> str:
     """`synthetic` where its record stands beside the manifest."""
     return "synthetic" if (data / "benchmark.json").is_file() else "manifest"
-
-
-def _reference(data: Path) -> Score | None:
-    """The reference reader's score from `benchmark.json`, or None where none was computed."""
-    from tipr.evaluation import Score
-
-    try:
-        values: Any = json.loads((data / "benchmark.json").read_text(encoding="utf-8"))["reference_reader"]
-        return Score(
-            recall={k: float(values[f"recall_{k}"]) for k in (1, 5, 10)},
-            mean_ap=float(values["mean_ap"]),
-            mean_inp=float(values["mean_inp"]),
-            queries=int(values["queries"]),
-            gallery=int(values["gallery"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # a row of the table less; the scores themselves do not depend on it
 
 
 def _write_run(trec: Path, features: Features, split: Split, data: Path, depth: int) -> None:
