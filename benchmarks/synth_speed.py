@@ -3,9 +3,10 @@
     python benchmarks/synth_speed.py [--write] [--people 100] [--workers 2]
 
 For each picture size one training set is built with `tipr.data.synthetic.benchmark.build`. `images_per_second` is the
-rate after the workers have started and drawn their backgrounds (from the first finished person to the last);
-`with_start` counts everything. CPU time per image comes from the worker processes, so it says more than the rate
-when other work shares the machine; the load average before the run is in the record.
+rate from the first finished person to the last; `with_start` counts the start of the workers and their backgrounds
+too. CPU time is that of the workers between the same two moments; `images_per_second_by_cpu_time` is the number of
+workers over it, an estimate of the rate on idle cores when other work shared the machine (see the load average).
+CPU time itself grows on shared cores and caches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +22,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tipr.data.synthetic.benchmark import build
 from tipr.data.synthetic.presets import knobs_of
@@ -34,25 +36,27 @@ WANTED = {(48, 144): 150, (64, 192): 110, (128, 384): 60}
 def measure(width: int, height: int, people: int, workers: int) -> dict[str, Any]:
     """Build one set into a temporary folder and time it."""
     knobs = knobs_of("tiny", {"identities": (people, 0, 0), "width": width, "height": height})
-    steps: list[tuple[float, int]] = []
-    cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+    steps: list[tuple[float, float, int]] = []
+
+    def note(done: int, total: int) -> None:
+        if not steps or done == total:  # asking for the workers' times at every person would slow this process
+            times = [child.cpu_times() for child in psutil.Process().children()]
+            steps.append((time.perf_counter(), sum(used.user + used.system for used in times), done))
+
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        build(
-            Path(folder) / "set", knobs, workers=workers, progress=lambda d, _: steps.append((time.perf_counter(), d))
-        )
+        build(Path(folder) / "set", knobs, workers=workers, progress=note)
         stop = time.perf_counter()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # the last person may end alone; people arrive in chunks, so the first callback marks a whole chunk
-    (first, done_first), (last, done_last) = steps[0], steps[-1]
-    seconds = used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime
+    (first, cpu_first, done_first), (last, cpu_last, done_last) = steps
+    images = done_last - done_first
     return {
         "width": width,
         "height": height,
         "images": knobs.image_count,
-        "images_per_second": round((done_last - done_first) / (last - first), 1),
+        "images_per_second": round(images / (last - first), 1),
         "with_start": round(knobs.image_count / (stop - start), 1),
-        "cpu_ms_per_image": round(1000 * seconds / knobs.image_count, 2),
+        "cpu_ms_per_image": round(1000 * (cpu_last - cpu_first) / images, 2),
+        "images_per_second_by_cpu_time": round(workers * images / (cpu_last - cpu_first), 1),
         "wanted": WANTED.get((width, height)),
     }
 
