@@ -228,6 +228,8 @@ def test_headings_follow_the_numbers() -> None:
     assert findings.scores_heading(good) == "The four languages are within three points of each other"
     assert findings.found_heading(good) == "More than nine in ten are found within the first ten"
     assert findings.searches_heading(good) == "Eight searches, two per language"
+    even = report_data(scores=tuple(replace(row, recall={1: 63.0, 5: 80.0, 10: 90.0}) for row in good.scores))
+    assert findings.scores_heading(even) == "The four languages are within one point of each other"
     poor_rows = tuple(
         replace(row, recall={1: 5.0 if row.language == "zh" else 30.0, 5: 30.0, 10: 40.0}) for row in good.scores
     )

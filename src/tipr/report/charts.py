@@ -49,7 +49,7 @@ def similarity_chart(right: np.ndarray, other: np.ndarray, *, limits: tuple[floa
     scale = _linear_scale(low, high)
     parts = [_open(title)]
     for value in np.arange(low, high + 1e-9, 0.2 if high - low > 1 else 0.1):
-        parts.append(_tick(scale(float(value)), f"{value:.1f}"))
+        parts.append(_tick(scale(float(value)), f"{round(value, 1) + 0.0:.1f}"))  # + 0.0: no minus before zero
     for name, values in (("neg", other), ("pos", right)):
         counts, _ = np.histogram(values, bins=edges)
         share = counts / max(1, counts.max())
@@ -59,8 +59,14 @@ def similarity_chart(right: np.ndarray, other: np.ndarray, *, limits: tuple[floa
         )
         parts.append(Markup('<path class="{}" d="M{:.1f} {}{}V{}Z"/>').format(name, scale(low), BOTTOM, points, BOTTOM))
     for limit, word in zip(limits, ("similar", "stands out"), strict=True):
-        parts.append(Markup('<path class="lim" d="M{:.1f} {}V{}"/>').format(scale(limit), TOP, BOTTOM))
-        parts.append(Markup('<text class="t" x="{:.1f}" y="{}">{}</text>').format(scale(limit) + 4, TOP + 8, word))
+        x = scale(limit)
+        end = x > LEFT + 0.8 * (RIGHT - LEFT)  # near the right edge the word stands before its line
+        parts.append(Markup('<path class="lim" d="M{:.1f} {}V{}"/>').format(x, TOP, BOTTOM))
+        parts.append(
+            Markup('<text class="t" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
+                x - 4 if end else x + 4, TOP + 8, "end" if end else "start", word
+            )
+        )
     parts.append(
         Markup('<text x="{:.1f}" y="{}" text-anchor="middle">other people</text>').format(
             scale(float(np.median(other))), BOTTOM + 36

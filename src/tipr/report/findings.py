@@ -68,7 +68,8 @@ def scores_heading(data: ReportData) -> str:
     gap = language_gap(rows)
     count = number_word(len(rows))
     if gap <= 10:
-        return f"The {count} languages are within {number_word(max(1, _up(gap)))} points of each other"
+        points = max(1, _up(gap))
+        return f"The {count} languages are within {number_word(points)} point{'s' * (points > 1)} of each other"
     weakest = min(rows, key=lambda row: row.recall[1])
     name = LANGUAGE_NAMES[weakest.language or "en"]
     return f"The {count} languages differ by {gap:.0f} points: {name} is the weakest"
