@@ -13,21 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import record
 from tipr.data.datasets import DATASETS
 from tipr.evaluation import evaluate
 from tipr.evaluation.reference import reference_score
 from tipr.retrieval import Retriever
+from tipr.training import journal
+from tipr.training.card import learning_history
 
 SHIPPED = record.ROOT / "src" / "tipr" / "assets" / "demo"
-
-
-def learning_curve(run: Path) -> list[dict[str, Any]]:
-    """Step, epoch and validation R@1 of every scoring, from the run's journal."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["kind"] == "scores"]
 
 
 def main() -> None:
@@ -37,8 +32,11 @@ def main() -> None:
     parser.add_argument("standard", type=Path)
     parser.add_argument("--ship", action="store_true")
     arguments = parser.parse_args()
+    history = learning_history(journal.read(arguments.run))
     if arguments.ship:
-        Retriever.load(arguments.run).save(SHIPPED, half=True)
+        best = Retriever.load(arguments.run)
+        best.card = {**best.card, "history": history}
+        best.save(SHIPPED, half=True)
     model = Retriever.load("demo" if arguments.ship else arguments.run)
     scores, image_to_text = {}, {}
     for split in ("test", "paraphrase"):
@@ -69,7 +67,7 @@ def main() -> None:
             "scores": scores,
             "image_to_text": image_to_text,
             "reference_reader": reference.to_json() if reference else None,
-            "learning_curve": learning_curve(arguments.run),
+            "learning_curve": history,
         },
     )
     print(f"{path}: mean R@1 {scores['test']['mean']['R@1']:.1f}, R@10 {scores['test']['mean']['R@10']:.1f}")

@@ -6,7 +6,7 @@ import pytest
 
 from tipr import config as configuration
 from tipr.training import RunConfig
-from tipr.training.card import card_facts, render, selection_line, write_card
+from tipr.training.card import card_facts, learning_history, render, selection_line, write_card
 
 SCORES = {code: {"R@1": 61.5, "R@5": 80.0, "R@10": 90.25, "mAP": 55.0, "mINP": 40.0} for code in ("en", "zh", "mean")}
 DATA = {
@@ -38,6 +38,11 @@ def facts(*, stopped=None, scores=SCORES, **selection):
         environment=MACHINE,
         best={"epoch": 12, "step": 1500, "scores": scores},
         last={"epoch": 30, "step": 3750, "scores": scores},
+        history=learning_history(
+            [{"kind": "train", "step": 1}, {"kind": "scores", "step": 125, "epoch": 1, "scores": SCORES}]
+            if scores is not None
+            else []
+        ),
         minutes=61.234,
         stopped=stopped,
     )
@@ -46,6 +51,8 @@ def facts(*, stopped=None, scores=SCORES, **selection):
 def test_facts_are_json_and_the_card_shows_them(tmp_path):
     made = facts()
     assert json.loads(json.dumps(made)) == made
+    assert [(row["epoch"], row["step"]) for row in made["history"]] == [(1, 125)]
+    assert made["history"][0]["recall_1"].keys() == SCORES.keys()
     write_card(tmp_path, made)
     card = (tmp_path / "card.md").read_text()
     for words in (

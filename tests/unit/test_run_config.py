@@ -82,6 +82,7 @@ def test_overrides_reach_every_section(tmp_path):
         ({"data": {"dataset": "synthetic", "root": "x", "languages": ["en", "es"]}}, "must be some of en, zh, fr, de"),
         ({"optimizer": {"betas": [0.9, 1.0]}}, "two numbers in [0, 1)"),
         ({"augmentation": {"flip": 2}}, "augmentation.flip"),
+        ({"encoder": {"name": "clip"}}, "with a subword tokenizer use text_pooling: last_token"),
     ],
 )
 def test_what_cannot_be_is_one_line(changes, words):
@@ -90,3 +91,17 @@ def test_what_cannot_be_is_one_line(changes, words):
     assert words in str(caught.value)
     assert str(caught.value).startswith("run.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+def test_reference_half_holds_the_attention_of_the_interaction_encoder_too():
+    import torch
+
+    from tipr.methods.interaction import InteractionEncoder
+    from tipr.training.environment import hold_in_half
+
+    module = InteractionEncoder(16, 2, 1)
+    hold_in_half(module)
+    kinds = {name: parameter.dtype for name, parameter in module.named_parameters()}
+    halves = {name for name, kind in kinds.items() if kind == torch.float16}
+    assert {name for name in kinds if "in_proj" in name or "out_proj" in name} <= halves
+    assert all(kind == torch.float32 for name, kind in kinds.items() if "ln_" in name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def data_facts(config: RunConfig, train: Split) -> dict[str, Any]:
     return facts
 
 
+def learning_history(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """R@1 of every scoring, from the journal's entries: [{"epoch", "step", "recall_1": {language: percent}}]."""
+    return [
+        {
+            "epoch": entry["epoch"],
+            "step": entry["step"],
+            "recall_1": {language: round(row["R@1"], 2) for language, row in entry["scores"].items()},
+        }
+        for entry in entries
+        if entry["kind"] == "scores"
+    ]
+
+
 def card_facts(
     config: RunConfig,
     *,
@@ -58,6 +72,7 @@ def card_facts(
     environment: dict[str, Any],
     best: dict[str, Any],
     last: dict[str, Any],
+    history: list[dict[str, Any]],
     minutes: float,
     stopped: str | None,
 ) -> dict[str, Any]:
@@ -68,6 +83,7 @@ def card_facts(
         data: from `data_facts`.
         environment: from `environment.facts`.
         best, last: {"epoch", "step", "scores"}; scores are None where nothing was scored.
+        history: from `learning_history`.
         minutes: of training, all sessions together.
         stopped: why the run ended before its configured length, or None.
     """
@@ -80,6 +96,7 @@ def card_facts(
         "selected_on_test": config.selection.select_on_test,
         "best": best,
         "last": last,
+        "history": history,
         "minutes": round(minutes, 2),
         "stopped": stopped,
         "commit": environment.get("commit"),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from tipr.errors import ConfigError, MissingExtra
+from tipr.methods.interaction import Attention
 from tipr.training.run_config import RunConfig
 
 PACKAGES = ("torch", "numpy", "transformers", "tokenizers", "lightning-fabric", "pillow", "simplejpeg")
@@ -138,7 +139,7 @@ def hold_in_half(module: nn.Module) -> None:
     is float32 here (autocast), half there.
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.MultiheadAttention | Attention):
             for parameter in part.parameters(recurse=False):
                 parameter.data = parameter.data.half()
 

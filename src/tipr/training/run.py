@@ -18,9 +18,10 @@ from tipr.errors import ConfigError, TiprError, TrainingError
 from tipr.retrieval import Retriever
 from tipr.training import checkpoint, environment
 from tipr.training.assembly import TOKENIZER, Note, Progress, Run, assemble
-from tipr.training.card import card_facts, data_facts, write_card
+from tipr.training.card import card_facts, data_facts, learning_history, write_card
 from tipr.training.checkpoint import reported
 from tipr.training.journal import Journal, set_status
+from tipr.training.journal import read as read_journal
 from tipr.training.loop import CHECKPOINTS, Interrupt, Loop, TrainState, restore_state
 from tipr.training.run_config import RunConfig
 from tipr.training.validation import Scores
@@ -196,6 +197,7 @@ def _finish(run: Run, state: TrainState, stopped: str | None) -> TrainResult:
         environment=environment_facts,
         best=best,
         last=last,
+        history=learning_history(read_journal(folder)),
         minutes=minutes,
         stopped=stopped,
     )

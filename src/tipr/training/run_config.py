@@ -270,6 +270,11 @@ class RunConfig(Section):
             raise ValueError("max_steps needs schedule.unit: step (a cosine over epochs needs epochs)")
         if self.precision == "reference_half" and self.ema is not None:
             raise ValueError("ema needs precision 32 or bf16")
+        if self.tokenizer.kind == "subword" and getattr(self.encoder, "text_pooling", None) == "largest_id":
+            raise ValueError(
+                "encoder.text_pooling: largest_id takes the largest token id for the end of the text, which holds for "
+                "tokenizer.kind: clip only; with a subword tokenizer use text_pooling: last_token"
+            )
         tokens = self.tokenizer.max_tokens
         if tokens is not None and tokens > self.encoder.max_tokens:
             raise ValueError(f"tokenizer.max_tokens {tokens} is above encoder.max_tokens {self.encoder.max_tokens}")
