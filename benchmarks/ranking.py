@@ -19,19 +19,18 @@ import argparse
 import ctypes
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import record
 from tipr.metrics import RetrievalMetrics, retrieval_metrics_from_features
 from tipr.metrics.ranking import numba_installed
 
@@ -247,25 +246,11 @@ def first_call() -> float:
     return float(done.stdout)
 
 
-def processor() -> str:
-    """Name of the processor, as Linux gives it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def commit() -> str:
-    """The commit that was measured."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def main() -> None:
     """Measure, print, and write the result file on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3, help="turns; the median ratio counts")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--write", action="store_true", help="write results/ranking.json")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of both sides")
     parser.add_argument("--most-queries", type=int, default=max(size.queries for size in SIZES))
     options = parser.parse_args()
@@ -276,29 +261,15 @@ def main() -> None:
         print(f"{size.name}: {size.queries} x {size.gallery}", flush=True)
         rows.append(measure(size, options.repeat, options.most_queries))
         print(json.dumps(rows[-1], indent=2), flush=True)
-    record = {
-        "command": "python benchmarks/ranking.py " + " ".join(sys.argv[1:]),
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "threads_used": options.threads,
-            "load_before": [round(value, 2) for value in load],
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-        },
+    results = {
+        "threads_used": options.threads,
+        "load_before": [round(value, 2) for value in load],
         "baseline": f"{MAIN} of each row in blocks of {BLOCK} queries, the product included",
         "first_call_extra_seconds": round(min(first_call() for _ in range(3)), 2),
         "sizes": rows,
     }
     if options.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        runs = json.loads(RESULT.read_text(encoding="utf-8"))["runs"] if RESULT.is_file() else {}
-        runs[f"threads {options.threads}, at most {options.most_queries} queries"] = record
-        RESULT.write_text(json.dumps({"runs": dict(sorted(runs.items()))}, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {RESULT}")
+        print(f"wrote {record.write('ranking', 'python benchmarks/ranking.py ' + ' '.join(sys.argv[1:]), results)}")
 
 
 if __name__ == "__main__":

@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+import record
 from tipr.data.synthetic.benchmark import build
 from tipr.data.synthetic.presets import knobs_of
 
@@ -63,7 +61,7 @@ def measure(width: int, height: int, people: int, workers: int) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--write", action="store_true", help="write results/synth_speed.json")
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -72,20 +70,14 @@ def main() -> None:
     for width, height in WANTED:
         rows.append(measure(width, height, options.people, options.workers))
         print(json.dumps(rows[-1]))
-    record = {
+    results = {
         "what": "rendered people: images per second with captions in four languages, files written",
-        "command": "python benchmarks/synth_speed.py " + " ".join(sys.argv[1:]),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "load_average_before": load},
+        "load_average_before": load,
         "workers": options.workers,
         "sizes": rows,
     }
     if options.write:
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record.write("synth_speed", "python benchmarks/synth_speed.py " + " ".join(sys.argv[1:]), results)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -25,6 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+import record
 from tipr.data.synthetic import benchmark
 from tipr.data.synthetic.benchmark import build, read_info
 from tipr.data.synthetic.presets import PRESETS
@@ -33,14 +31,7 @@ RESULT = Path(__file__).parent / "results" / "synthetic_sets.json"
 RECORDED = ("manifest_sha256", "paraphrase_sha256", "images_sha256", "splits", "reference_reader", "versions")
 
 
-def commit() -> str:
-    """The commit that the sets are made with; ask before making them."""
-    return subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def record(folder: Path, name: str, workers: int, captions_only: bool) -> dict[str, Any]:
+def one_set(folder: Path, name: str, workers: int, captions_only: bool) -> dict[str, Any]:
     """One row: build or read the set, then what its `benchmark.json` says."""
     start = time.perf_counter()
     if captions_only:
@@ -67,19 +58,16 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     options = parser.parse_args()
     rows: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))["sets"] if RESULT.exists() else {}
-    made_with = commit()
+    made_with = record.commit()
     for name in options.names:
-        rows[name] = {"commit": made_with, **record(options.folder, name, options.workers, options.captions_only)}
+        rows[name] = {"commit": made_with, **one_set(options.folder, name, options.workers, options.captions_only)}
         print(name, json.dumps(rows[name]), flush=True)
     if options.write:
-        written = {
+        results = {
             "what": "published sets of rendered people: digests and the score of the reader without pixels",
-            "command": "python benchmarks/synthetic_sets.py FOLDER " + " ".join(sys.argv[2:]),
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "shared": "with other work"},
             "sets": {name: rows[name] for name in PRESETS if name in rows},
         }
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        record.write("synthetic_sets", "python benchmarks/synthetic_sets.py FOLDER " + " ".join(sys.argv[2:]), results)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,11 @@ is timed. Image decoding and augmentation are left out. Steps alternate; times a
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import record
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.data.masking import Masking
 from tipr.encoders import ClipEncoder, CompactEncoder, Encoder
@@ -242,38 +238,18 @@ def measure(case: Case, *, repeat: int, device: torch.device) -> dict[str, Any]:
     }
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where the figures come from."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     """Measure every case; print, and with `--write` keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--write", action="store_true", help="write results/train_step.json")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     random.seed(0)
     report: dict[str, Any] = {
-        "command": f"python benchmarks/train_step.py --repeat {arguments.repeat} --device {arguments.device}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
         "cases": [],
     }
     for case in CASES if device.type == "cpu" else REAL_CASES:
@@ -284,8 +260,8 @@ def main() -> None:
             f"{row['ratio']:.2f} x"
         )
     if arguments.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        command = f"python benchmarks/train_step.py --repeat {arguments.repeat} --device {arguments.device}"
+        record.write("train_step", command, report)
 
 
 if __name__ == "__main__":

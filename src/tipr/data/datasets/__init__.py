@@ -10,3 +10,5 @@ DATASETS: dict[str, DatasetReader] = {
     "manifest": ManifestDataset(),
     "synthetic": SyntheticDataset(),
 }
+
+__all__ = ["DATASETS", "ManifestDataset", "SyntheticDataset"]
