@@ -6,6 +6,7 @@ then a few vectorised passes, and a pure function of (seed, epoch, index in the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -244,7 +245,10 @@ def stream(source: BatchSource, *, epoch: int, index: int, workers: int) -> Iter
         # its own generator: starting the loader must not advance the one that dropout draws from
         generator=torch.Generator(),
     )
-    batches = iter(loader)
+    with warnings.catch_warnings():
+        # Said when a gallery was used in this process too; a loader's workers never touch one.
+        warnings.filterwarnings("ignore", message="lance is not fork-safe")
+        batches = iter(loader)
     while True:
         try:
             made = next(batches)
