@@ -1,4 +1,4 @@
-"""Fill the figures of the README from the committed result files, or check them.
+"""Fill the figures of the README and of the documentation from the committed result files, or check them.
 
     python benchmarks/readme_figures.py            write the figures
     python benchmarks/readme_figures.py --check    exit 1 when one differs from its file
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = ("README.md", "README.zh.md")
+PAGES = ("README.md", "README.zh.md", "docs/evaluation.md")
 FIGURE = re.compile(r"<!--fig (?P<file>[\w.-]+)#(?P<keys>[^:>]+):(?P<format>[^>]+?)-->(?P<shown>.*?)<!--/fig-->")
 
 
@@ -48,7 +48,7 @@ def main() -> int:
     """Write or check; the exit code."""
     check = "--check" in sys.argv[1:]
     wrong = 0
-    for name in READMES:
+    for name in PAGES:
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
         new = filled(text)

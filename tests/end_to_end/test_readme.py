@@ -111,6 +111,16 @@ def test_figures_come_from_committed_results(readme: Path) -> None:
         assert not re.search(r"\d", re.sub(figures.FIGURE, "", line)), f"a figure without a source: {line}"
 
 
+def test_figures_of_the_documentation_come_from_committed_results() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "readme_figures.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.name)
 def test_results_say_how_they_were_made(path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
