@@ -53,24 +53,25 @@ def main() -> None:
     parser.add_argument("standard", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    runs = [one_run(arguments.standard.resolve(), seed) for seed in range(arguments.seeds)]
-    values = {metric: [run["scores"]["mean"][metric] for run in runs] for metric in METRICS}
     benchmark = json.loads((arguments.standard / "benchmark.json").read_text(encoding="utf-8"))
-    path = record.write(
-        "short_runs",
-        f"python benchmarks/short_runs.py STANDARD --seeds {arguments.seeds}",
-        {
-            "config": CONFIG,
-            "manifest_sha256": benchmark["manifest_sha256"],
-            "minutes": statistics.mean(run["minutes"] for run in runs),
-            "mean": {metric: statistics.mean(row) for metric, row in values.items()},
-            "standard_deviation": {
-                metric: statistics.stdev(row) if len(row) > 1 else None for metric, row in values.items()
+    runs: list[dict[str, Any]] = []
+    for seed in range(1, arguments.seeds + 1):
+        runs.append(one_run(arguments.standard.resolve(), seed))
+        values = {metric: [run["scores"]["mean"][metric] for run in runs] for metric in METRICS}
+        spread = {metric: statistics.stdev(row) if len(row) > 1 else None for metric, row in values.items()}
+        path = record.write(
+            "short_runs",
+            f"python benchmarks/short_runs.py STANDARD --seeds {len(runs)}",
+            {
+                "config": CONFIG,
+                "manifest_sha256": benchmark["manifest_sha256"],
+                "minutes": statistics.mean(run["minutes"] for run in runs),
+                "mean": {metric: statistics.mean(row) for metric, row in values.items()},
+                "standard_deviation": spread,
+                "runs": runs,
             },
-            "runs": runs,
-        },
-    )
-    print(f"{path}: R@1 {', '.join(f'{value:.1f}' for value in values['R@1'])}")
+        )
+        print(f"{path}: R@1 {', '.join(f'{value:.1f}' for value in values['R@1'])}", flush=True)
 
 
 if __name__ == "__main__":
