@@ -175,7 +175,8 @@ def _print_next(out: Path) -> None:
     lines = (
         ("search this gallery", f'tipr search {out / "gallery"} "a woman in a red dress with a black backpack"'),
         ("search a folder of your own", "tipr index create mine PHOTOS && tipr search mine"),
-        ("train from scratch", "tipr data synth data/standard --preset standard && tipr train configs/irra/synthetic.yaml"),
+        ("make people to train on", "tipr data synth data/standard --preset standard"),
+        ("train from scratch", "tipr train configs/irra/synthetic.yaml"),
         ("evaluate", f"tipr evaluate demo {out / 'people'}"),
     )
     output.show("\nNext:")
