@@ -146,7 +146,7 @@ def _facts(
     each = evaluation.captions // max(1, len(evaluation.text_to_image.languages))
     facts = [
         Fact("Model", f"{card.get('encoder', 'model')}, {parameters / 1e6:.2f} M parameters"),
-        Fact("Method", str(card.get("method", "not recorded"))),
+        Fact("Method", _method(card)),
         Fact("Gallery", f"{evaluation.images:,} pictures" + (f", {cameras} cameras" if cameras else "")),
         Fact("Held-out people", f"{evaluation.identities:,}, none seen in training" if data else "not recorded"),
         Fact("Queries", f"{each:,} per language, {evaluation.captions:,} in all"),
@@ -166,3 +166,9 @@ def _facts(
     if speed:
         facts.append(Fact("Speed", speed))
     return tuple(facts)
+
+
+def _method(card: Mapping[str, Any]) -> str:
+    """The method with the loss terms that it was trained with, because a name alone may promise others."""
+    losses = ((card.get("config") or {}).get("method") or {}).get("losses") or ()
+    return str(card.get("method", "not recorded")) + (f", losses {' + '.join(losses)}" if losses else "")
