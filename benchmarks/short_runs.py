@@ -43,7 +43,6 @@ def one_run(standard: Path, seed: int) -> dict[str, Any]:
             "minutes": model.card["minutes"],
             "best": model.card["best"],
             "scores": {name: {metric: row[metric] for metric in METRICS} for name, row in scores.items()},
-            "config": model.card["config"],
         }
 
 
