@@ -4,6 +4,26 @@ from tipr.losses.cmpm import cmpm_loss
 from tipr.losses.identity import identity_loss
 from tipr.losses.itc import itc_loss
 from tipr.losses.mlm import mlm_loss
+from tipr.losses.relation import (
+    GlobalRelation,
+    global_relation,
+    global_relation_loss,
+    local_links,
+    local_relation_target,
+    relation_loss,
+)
 from tipr.losses.sdm import sdm_loss
 
-__all__ = ["cmpm_loss", "identity_loss", "itc_loss", "mlm_loss", "sdm_loss"]
+__all__ = [
+    "GlobalRelation",
+    "cmpm_loss",
+    "global_relation",
+    "global_relation_loss",
+    "identity_loss",
+    "itc_loss",
+    "local_links",
+    "local_relation_target",
+    "mlm_loss",
+    "relation_loss",
+    "sdm_loss",
+]
