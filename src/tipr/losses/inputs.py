@@ -54,14 +54,14 @@ def check_pairs(image: Tensor, text: Tensor, identity: Tensor | None = None) -> 
         check_identity(identity, len(image))
 
 
-def check_identity(identity: Tensor, rows: int) -> None:
-    """Refuse an `identity` that is not (rows,) of integers.
+def check_identity(identity: Tensor, rows: int, name: str = "identity") -> None:
+    """Refuse an `identity` (or another numbering, called `name`) that is not (rows,) of integers.
 
     Raises:
         ValueError: naming the shape and dtype that were given.
     """
     if identity.shape != (rows,) or identity.is_floating_point():
-        raise ValueError(f"identity must be ({rows},) integers, got {tuple(identity.shape)} {identity.dtype}")
+        raise ValueError(f"{name} must be ({rows},) integers, got {tuple(identity.shape)} {identity.dtype}")
 
 
 def check_temperature(temperature: float | Tensor) -> None:

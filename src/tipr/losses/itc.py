@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tipr.losses.inputs import check_pairs, check_temperature, cosine, full_precision, same_identity
+from tipr.losses.inputs import check_identity, check_pairs, check_temperature, cosine, full_precision, same_identity
 
 
 @full_precision
@@ -18,6 +18,7 @@ def itc_loss(
     *,
     temperature: float | Tensor,
     identity: Tensor | None = None,
+    image_id: Tensor | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """Symmetric image-text contrastive loss (InfoNCE).
@@ -28,13 +29,15 @@ def itc_loss(
         temperature: > 0; a float or a () tensor (learnable).
         identity: (N,) integer identities; when given, the target of a row is shared equally by all rows of its
             identity instead of being the diagonal alone.
+        image_id: (N,) integers of the image files; when given, other rows of a row's file are left out of its
+            denominator: another caption of the same picture is neither a positive nor a negative. Not with `identity`.
         reduction: "mean" or "sum" of the two directions.
 
     Returns:
         () scalar, float32 (float64 for float64 inputs); log(N) when all embeddings are equal ("mean").
 
     Raises:
-        ValueError: shapes do not fit, temperature <= 0, or an unknown reduction.
+        ValueError: shapes do not fit, temperature <= 0, an unknown reduction, or both `identity` and `image_id`.
 
     Source: Radford et al., "Learning Transferable Visual Models", ICML 2021, fig. 3; IRRA's baseline.
     """
@@ -43,6 +46,12 @@ def itc_loss(
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
     logits = cosine(image, text) / temperature
+    if image_id is not None:
+        if identity is not None:
+            raise ValueError("itc_loss takes identity or image_id, not both: one asks for what the other leaves out")
+        check_identity(image_id, len(logits), "image_id")
+        own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill((image_id[:, None] == image_id[None, :]) & ~own, -torch.inf)
     if identity is None:
         target = torch.arange(len(logits), device=logits.device)
     else:

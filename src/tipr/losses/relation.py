@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tipr.losses.inputs import check_pairs, check_temperature, cosine, full_precision
+from tipr.losses.inputs import check_identity, check_pairs, check_temperature, cosine, full_precision
 from tipr.losses.sdm import predicted_divergence
 
 Modality = Literal["both", "image", "text"]
@@ -78,7 +78,7 @@ def local_relation_target(
     Raises:
         ValueError: a shape or a value is not as above.
     """
-    check_pairs(image, text, image_id)
+    check_pairs(image, text)
     if not 0 < softness < 1:
         raise ValueError(f"softness must lie in (0, 1), got {softness}")
     if modality not in ("both", "image", "text"):
@@ -86,6 +86,7 @@ def local_relation_target(
     chosen = {"both": (image, text), "image": (image,), "text": (text,)}[modality]
     links = torch.stack([local_links(features, threshold=threshold) for features in chosen]).all(dim=0)
     if image_id is not None:
+        check_identity(image_id, len(image), "image_id")
         links = links | (image_id[:, None] == image_id[None, :])
     own = torch.eye(len(image), dtype=image.dtype, device=image.device)
     scores = own + softness * (links.to(own.dtype) - own)
@@ -213,6 +214,8 @@ def global_relation(
     """
     _check_bank(image, image_bank, rows, inverse_norm, k)
     check_threshold(threshold)
+    if image_of is not None:
+        check_identity(image_of, len(image_bank), "image_of")
     anchor = F.normalize(image, dim=1)
     similarity = _bank_similarity(anchor, image_bank, inverse_norm)
     mined = _above(threshold, *_largest(similarity, k))
@@ -297,8 +300,7 @@ def _check_bank(features: Tensor, bank: Tensor, rows: Tensor, inverse_norm: Tens
         raise ValueError(
             f"features must be (B, D) and the bank (N, D) with B > 0, got {tuple(features.shape)}, {tuple(bank.shape)}"
         )
-    if rows.shape != (len(features),) or rows.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"rows must be ({len(features)},) integers, got {tuple(rows.shape)} {rows.dtype}")
+    check_identity(rows, len(features), "rows")
     if inverse_norm is not None and inverse_norm.shape != (len(bank),):
         raise ValueError(f"inverse_norm must be ({len(bank)},), got {tuple(inverse_norm.shape)}")
     if not 1 <= k <= len(bank):
