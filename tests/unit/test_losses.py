@@ -211,6 +211,21 @@ def test_itc_soft_targets_of_distinct_identities_are_the_diagonal() -> None:
     torch.testing.assert_close(itc_loss(v, t, temperature=0.1, identity=distinct), itc_loss(v, t, temperature=0.1))
 
 
+def test_itc_leaves_other_captions_of_the_picture_out() -> None:
+    v, t, _ = batch(4)
+    files = torch.tensor([3, 8, 3, 5])
+    cos = torch.nn.functional.normalize(v, dim=1) @ torch.nn.functional.normalize(t, dim=1).T
+    expected = 0.0
+    for logits in (cos / 0.1, cos.T / 0.1):
+        for i in range(4):
+            rest = [logits[i, j].exp() for j in range(4) if j == i or files[j] != files[i]]
+            expected -= float((logits[i, i].exp() / sum(rest)).log()) / 4
+    ours = itc_loss(v, t, temperature=0.1, image_id=files, reduction="sum")
+    assert float(ours) == pytest.approx(expected, rel=1e-5)
+    distinct = itc_loss(v, t, temperature=0.1, image_id=torch.arange(4))
+    torch.testing.assert_close(distinct, itc_loss(v, t, temperature=0.1))
+
+
 def test_a_tensor_temperature_learns() -> None:
     v, t, _ = batch()
     temperature = torch.tensor(0.07, requires_grad=True)
@@ -260,6 +275,8 @@ y = torch.tensor([0, 1, 2])
         (lambda: itc_loss(x[0], x[0], temperature=1.0), r"got \(4,\) and \(4,\)"),
         (lambda: itc_loss(x, x, temperature=-1.0), "temperature must be > 0, got -1.0"),
         (lambda: itc_loss(x, x, temperature=1.0, reduction="none"), "'mean' or 'sum', got 'none'"),  # type: ignore[arg-type]
+        (lambda: itc_loss(x, x, temperature=1.0, image_id=y[:1]), r"image_id must be \(3,\) integers, got \(1,\)"),
+        (lambda: itc_loss(x, x, temperature=1.0, identity=y, image_id=y), "identity or image_id, not both"),
         (lambda: cmpm_loss(x, x.T, y), r"got \(3, 4\) and \(4, 3\)"),
         (lambda: identity_loss(x, x, y[:1]), r"got \(1,\)"),
         (lambda: identity_loss(x, x[:, :2], y), r"got \(3, 4\) and \(3, 2\)"),

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import wraps
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
-def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def full_precision(loss: Callable[P, Result]) -> Callable[P, Result]:
     """Run a loss in float32: half-precision arguments are widened (float64 stays), autocast is off inside.
 
     Without the second half, autocast would compute the similarity matrix in half precision although the
@@ -22,7 +23,7 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """
 
     @wraps(loss)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def run(*args: P.args, **kwargs: P.kwargs) -> Result:
         device = next(a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
         autocast = torch.amp.is_autocast_available(device)  # not on the meta device
         with torch.autocast(device_type=device, enabled=False) if autocast else nullcontext():

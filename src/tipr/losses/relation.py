@@ -241,6 +241,7 @@ def global_relation(
     return GlobalRelation(columns, target, members, mined)
 
 
+@full_precision
 def global_relation_loss(
     image: Tensor,
     text: Tensor,
@@ -329,7 +330,7 @@ def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     count = similarity.shape[1]
     whole = count // GROUP
-    peaks = similarity[:, : whole * GROUP].unflatten(1, (whole, GROUP)).amax(dim=2)
+    peaks = similarity[:, : whole * GROUP].view(len(similarity), whole, GROUP).amax(dim=2)
     if count > whole * GROUP:
         peaks = torch.cat([peaks, similarity[:, whole * GROUP :].amax(dim=1, keepdim=True)], dim=1)
     groups = _sorted(peaks.clamp(-1, 1))[1][:, :k].sort(dim=1).values

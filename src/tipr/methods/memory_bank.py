@@ -12,6 +12,9 @@ from tipr.losses.relation import inverse_norms
 
 Update = Literal["epoch", "step"]
 
+BLOCK = 4096
+"""Rows that are filled at a time, so that normalising them needs no further copy of the bank."""
+
 
 class MemoryBank(nn.Module):
     """Stored features of all training pairs in one modality (Eq. 11), saved with the training state.
@@ -75,11 +78,13 @@ class MemoryBank(nn.Module):
             rows: (M,) int64, distinct.
             features: (M, D), any float dtype.
         """
-        stored = self._as_stored(features)
-        self.current.index_copy_(0, rows, stored)
-        self.inverse_norm.index_copy_(0, rows, inverse_norms(stored))
-        if self.update == "epoch":
-            self.coming.index_copy_(0, rows, stored)
+        for start in range(0, len(rows), BLOCK):
+            some, part = rows[start : start + BLOCK], features[start : start + BLOCK]
+            stored = self._as_stored(part)
+            self.current.index_copy_(0, some, stored)
+            self.inverse_norm.index_copy_(0, some, inverse_norms(stored))
+            if self.update == "epoch":
+                self.coming.index_copy_(0, some, stored)
 
     @torch.no_grad()
     def write(self, rows: Tensor, features: Tensor) -> None:
