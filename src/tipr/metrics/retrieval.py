@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +72,28 @@ class QueryResults:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kept", self.relevant > 0)
+
+    @classmethod
+    def of_ranks(cls, ranks: NDArray[np.int64], offset: NDArray[np.int64], gallery: int) -> Self:
+        """The results that follow from the ranks of all relevant images.
+
+        Args:
+            ranks: (K,) int64 from 1, rising inside each query, as `tipr.metrics.ranking.relevant_ranks` gives them.
+            offset: (Q + 1,) int64: the ranks of query q are `ranks[offset[q]:offset[q + 1]]`.
+            gallery: G.
+        """
+        count = np.diff(offset)
+        kept = count > 0
+        first = np.zeros(len(count), np.int64)
+        precision = np.full(len(count), np.nan)
+        penalty = np.full(len(count), np.nan)
+        if kept.any():
+            begin = offset[:-1][kept]
+            nth = np.arange(len(ranks), dtype=np.int64) - np.repeat(offset[:-1], count) + 1
+            first[kept] = ranks[begin]
+            precision[kept] = np.add.reduceat(nth / ranks, begin) / count[kept]
+            penalty[kept] = count[kept] / ranks[offset[1:][kept] - 1]
+        return cls(count, first, precision, penalty, gallery)
 
     def found_within(self, k: int) -> NDArray[np.bool_]:
         """(Q,) bool: a relevant image is among the first min(k, G)."""
@@ -184,7 +206,7 @@ def query_results(
     parts = []
     for begin in range(0, len(scores), rows):
         end = min(begin + rows, len(scores))
-        parts.append(_reduce(scores[begin:end], relevance.rows(begin, end), backend))
+        parts.append(_ranks(scores[begin:end], relevance.rows(begin, end), backend))
     return _joined(parts, relevance, scores.shape[1])
 
 
@@ -225,36 +247,21 @@ def query_results_from_features(
         for begin in range(0, size[0], rows):
             end = min(begin + rows, size[0])
             scores = torch.mm(left[begin:end].to(columns), columns, out=product[: end - begin])
-            parts.append(_reduce(scores.float().cpu().numpy(), relevance.rows(begin, end), backend))
+            parts.append(_ranks(scores.float().cpu().numpy(), relevance.rows(begin, end), backend))
     return _joined(parts, relevance, size[1])
 
 
-def _reduce(
-    scores: NDArray[np.floating[Any]], relevance: Relevance, backend: Backend
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """First rank, AP and INP of a block of queries; (q,) each."""
+def _ranks(scores: NDArray[np.floating[Any]], relevance: Relevance, backend: Backend) -> NDArray[np.int64]:
+    """Ranks of the relevant images of a block of queries, on as many threads as torch uses."""
     import torch
 
-    ranks, offset = relevant_ranks(scores, relevance, backend=backend, threads=torch.get_num_threads())
-    count = np.diff(offset)
-    kept = count > 0
-    first = np.zeros(len(count), np.int64)
-    precision = np.full(len(count), np.nan)
-    penalty = np.full(len(count), np.nan)
-    if kept.any():
-        begin = offset[:-1][kept]
-        nth = np.arange(len(ranks), dtype=np.int64) - np.repeat(offset[:-1], count) + 1
-        first[kept] = ranks[begin]
-        precision[kept] = np.add.reduceat(nth / ranks, begin) / count[kept]
-        penalty[kept] = count[kept] / ranks[offset[1:][kept] - 1]
-    return first, precision, penalty
+    return relevant_ranks(scores, relevance, backend=backend, threads=torch.get_num_threads())[0]
 
 
-def _joined(
-    parts: list[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]], relevance: Relevance, gallery: int
-) -> QueryResults:
-    first, precision, penalty = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return QueryResults(relevance.count, first, precision, penalty, gallery)
+def _joined(parts: list[NDArray[np.int64]], relevance: Relevance, gallery: int) -> QueryResults:
+    """The results of all queries from the ranks of blocks of them."""
+    offset = np.concatenate([[0], np.cumsum(relevance.count)]).astype(np.int64)
+    return QueryResults.of_ranks(np.concatenate(parts), offset, gallery)
 
 
 def _relevance(
