@@ -71,19 +71,34 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {override!r} is not of the form key.path=value")
+def replace(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value into a nested mapping, in place; what stood there goes, a whole section too.
+
+    Args:
+        tree: the mapping.
+        key: `section.key`; every section before the last part must be there.
+        value: what to put there.
+
+    Raises:
+        ConfigError: a part of the key is no section.
+    """
     node: Any = tree
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(node, dict) or parent not in node:
-            raise ConfigError(f"override {override!r}: no section {parent!r}")
+            raise ConfigError(f"override {key!r}: no section {parent!r}")
         node = node[parent]
     if not isinstance(node, dict):
-        raise ConfigError(f"override {override!r}: {'.'.join(parents)} is not a section")
+        raise ConfigError(f"override {key!r}: {'.'.join(parents)} is not a section")
+    node[last] = value
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} is not of the form key.path=value")
     try:
-        node[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not YAML") from None
+    replace(tree, key, value)
