@@ -30,6 +30,7 @@ COMMANDS = {
     "index": "Create, fill, inspect or trim a gallery.",
     "train": "Train a model from one configuration file.",
     "evaluate": "Score a model on a split: R@k, mAP, mINP per language.",
+    "ablate": "Train the settings of an ablation with several seeds, and compare them.",
     "data": "Make and check data sets.",
 }
 

@@ -1,0 +1,1 @@
+"""Analysis of finished runs: ablation tables over many of them, and what a run took for relations."""
