@@ -4,8 +4,8 @@
 
 STANDARD is the set that `tipr data synth STANDARD --preset standard` makes, WARM_START the run of `tipr train
 configs/irra/synthetic.yaml`. From those weights every setting trains the same steps (`configs/irra/
-synthetic_published_loss.yaml`) with each seed: SDM, identity and MLM with `global_caption: masked` (as the published code
-does) and `clean` (as the paper says), SDM alone, and the contrastive term alone. Writes
+synthetic_published_loss.yaml`) with each seed: SDM, identity and MLM with `global_caption: masked` (as the published
+code does) and `clean` (as the paper says), SDM alone, and the contrastive term alone. Writes
 `benchmarks/results/published_loss.json` after every run.
 """
 
