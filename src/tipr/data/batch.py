@@ -1,4 +1,4 @@
-"""The typed batch that collation makes and a method consumes."""
+"""The typed batches that collation makes and a method consumes: with identities, or of bare pairs."""
 
 from __future__ import annotations
 
@@ -41,6 +41,36 @@ class TrainBatch:
     def to(self, device: torch.device | str) -> TrainBatch:
         """The same batch with every tensor on `device`."""
         return TrainBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+@dataclass  # not frozen, as above
+class PairBatch:
+    """One training batch of B image-caption pairs; it holds nothing from which an identity could be read.
+
+    Attributes:
+        pixels: (B, 3, H, W) float32, clean view, normalised.
+        perturbed_pixels: (B, 3, H, W) float32, perturbed view; None when the method does not use it.
+        ids: (B, L) int64 token ids of the clean caption.
+        mask: (B, L) bool, True at real tokens.
+        perturbed_ids: (B, L) int64 ids with some tokens masked; None when the method does not use the perturbed view.
+        image_id: (B,) int64 position of the image FILE in the training split, never of a person.
+        row: (B,) int64 position of the pair in the training split, in 0..N-1.
+    """
+
+    pixels: Tensor
+    perturbed_pixels: Tensor | None
+    ids: Tensor
+    mask: Tensor
+    perturbed_ids: Tensor | None
+    image_id: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        """The same batch with every tensor on `device`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PairBatch(
+            **{name: None if each is None else each.to(device, non_blocking=True) for name, each in values.items()}
+        )
 
 
 IGNORE = -100
