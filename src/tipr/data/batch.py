@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,10 +68,11 @@ class PairBatch:
 
     def to(self, device: torch.device | str) -> PairBatch:
         """The same batch with every tensor on `device`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PairBatch(
-            **{name: None if each is None else each.to(device, non_blocking=True) for name, each in values.items()}
-        )
+
+        def moved(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return PairBatch(**{f.name: moved(getattr(self, f.name)) for f in fields(self)})
 
 
 IGNORE = -100

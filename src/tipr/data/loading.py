@@ -7,26 +7,30 @@ then a few vectorised passes, and a pure function of (seed, epoch, index in the 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as KeySampler
 
 from tipr.data.augmentation import DRAWS, Augmentation, augment
-from tipr.data.batch import IGNORE, TrainBatch
-from tipr.data.images import ImageProblem, Preprocessing, read_image, resize
-from tipr.data.masking import Masking
+from tipr.data.batch import IGNORE, PairBatch, TrainBatch
+from tipr.data.images import ImageProblem, Preprocessing, normalise, read_image, resize
+from tipr.data.masking import CaptionPerturbation, Masking
 from tipr.data.sampling import Rows, Sampler, Stream, share, uniforms
+from tipr.data.views import PairViews
 from tipr.errors import DatasetError, TiprError, TrainingError
 
+BatchT = TypeVar("BatchT", TrainBatch, PairBatch)
 Key = tuple[int, int]
 """(epoch from 1, index of a batch in that epoch)."""
 Progress = Callable[[int, int], None]
@@ -114,49 +118,55 @@ class Captions:
     mask: NDArray[np.bool_]
 
 
-class BatchSource(Dataset[TrainBatch | TiprError]):
+class SourceSettings(TypedDict):
+    """What every source of batches is told.
+
+    Attributes:
+        sampler: of the global batches.
+        augmentation: how images change.
+        preprocessing: the normalisation.
+        trim: cut padding at the longest caption of the GLOBAL batch (the same length on every process).
+        rank, processes: whose share of the global batch is made; all of it when not given.
+    """
+
+    sampler: Sampler
+    augmentation: Augmentation
+    preprocessing: Preprocessing
+    trim: bool
+    rank: NotRequired[int]
+    processes: NotRequired[int]
+
+
+class Source(Dataset[BatchT | TiprError], ABC, Generic[BatchT]):
     """Makes the batch of a key; the same for every worker and every restart.
 
     Args:
         images: of the split.
         captions: of the N samples.
-        identity: (N,) int64 in 0..P-1.
-        image_id: (N,) int64.
-        sampler: of the global batches.
-        augmentation: how images change.
-        preprocessing: the normalisation.
-        masking: None when the method has no MLM: nothing is masked then.
-        captions_per_image: n; above 1 a batch has n captions of each of its images, drawn for the epoch.
-        trim: cut padding at the longest caption of the GLOBAL batch (the same length on every process).
-        rank, processes: whose share of the global batch is made.
+        image_id: (N,) int64 position of each sample's image.
+        sampler, augmentation, preprocessing, trim, rank, processes: see `SourceSettings`.
     """
 
     def __init__(
         self,
         images: ImageStore,
         captions: Captions,
-        identity: Rows,
         image_id: Rows,
         *,
         sampler: Sampler,
         augmentation: Augmentation,
         preprocessing: Preprocessing,
-        masking: Masking | None,
         trim: bool,
-        captions_per_image: int = 1,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         self.images = images
         self.captions = captions
-        self.identity = identity
         self.image_id = image_id
         self.sampler = sampler
         self.augmentation = augmentation
         self.preprocessing = preprocessing
-        self.masking = masking
         self.trim = trim
-        self.captions_per_image = captions_per_image
         self.rank = rank
         self.processes = processes
         self.plan = lru_cache(maxsize=2)(self._plan)
@@ -169,53 +179,165 @@ class BatchSource(Dataset[TrainBatch | TiprError]):
         """Batches of an epoch."""
         return len(self.plan(epoch))
 
-    def batch(self, epoch: int, index: int) -> TrainBatch:
+    @abstractmethod
+    def batch(self, epoch: int, index: int) -> BatchT:
         """The batch number `index` of an epoch, the share of this process.
 
         Raises:
             ImageProblem: an image that is not in memory cannot be read.
         """
-        whole = self.plan(epoch)[index]
-        images = rows = share(whole, self.rank, self.processes)
-        if self.captions_per_image > 1:
-            rows = self.sampler.captions(epoch, rows, self.captions_per_image).flatten()
-            whole = self.sampler.captions(epoch, whole, self.captions_per_image).flatten()
-        length = int(self.captions.mask[whole].sum(axis=1).max()) if self.trim else self.captions.ids.shape[1]
-        ids = self.captions.ids[rows, :length]
-        seed = self.sampler.seed
-        if self.masking is None:
-            masked, labels = ids, np.full_like(ids, IGNORE)
-        else:
-            masked, labels = self.masking(ids, uniforms(seed, epoch, rows, Stream.MASKING, 2 * length))
-        pixels = augment(
-            self.images.take(self.image_id[images]),
-            uniforms(seed, epoch, images, Stream.AUGMENTATION, DRAWS),
-            self.augmentation,
-            mean=self.preprocessing.mean,
-            std=self.preprocessing.std,
-        )
-        return TrainBatch(
-            pixels=pixels,
-            ids=torch.from_numpy(ids),
-            mask=torch.from_numpy(self.captions.mask[rows, :length]),
-            masked_ids=torch.from_numpy(masked),
-            mlm_labels=torch.from_numpy(labels),
-            identity=torch.from_numpy(self.identity[rows]),
-            row=torch.from_numpy(rows),
-        )
 
-    def __getitem__(self, key: Key) -> TrainBatch | TiprError:
+    def __getitem__(self, key: Key) -> BatchT | TiprError:
         """The batch of a key, or the error that kept it from being made: errors cross process borders as values."""
         try:
             return self.batch(*key)
         except TiprError as error:
             return error
 
+    def _tokens(self, rows: Rows, whole: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(B, L) ids and mask of some rows, cut at the longest caption of the `whole` global batch."""
+        length = int(self.captions.mask[whole].sum(axis=1).max()) if self.trim else self.captions.ids.shape[1]
+        return self.captions.ids[rows, :length], self.captions.mask[rows, :length]
+
+    def _augmented(self, pixels: NDArray[np.uint8], epoch: int, rows: Rows, stream: Stream) -> Tensor:
+        """(B, 3, H, W) float32 of (B, 3, H, W) uint8 pixels, changed by the draws of their rows."""
+        return augment(
+            pixels,
+            uniforms(self.sampler.seed, epoch, rows, stream, DRAWS),
+            self.augmentation,
+            mean=self.preprocessing.mean,
+            std=self.preprocessing.std,
+        )
+
+
+class BatchSource(Source[TrainBatch]):
+    """Batches with identities.
+
+    Args:
+        images, captions, image_id, **settings: see `Source`.
+        identity: (N,) int64 in 0..P-1.
+        masking: None when the method has no MLM: nothing is masked then.
+        captions_per_image: n; above 1 a batch has n captions of each of its images, drawn for the epoch.
+    """
+
+    def __init__(
+        self,
+        images: ImageStore,
+        captions: Captions,
+        identity: Rows,
+        image_id: Rows,
+        *,
+        masking: Masking | None,
+        captions_per_image: int = 1,
+        **settings: Unpack[SourceSettings],
+    ) -> None:
+        super().__init__(images, captions, image_id, **settings)
+        self.identity = identity
+        self.masking = masking
+        self.captions_per_image = captions_per_image
+
+    def batch(self, epoch: int, index: int) -> TrainBatch:
+        """See `Source.batch`."""
+        whole = self.plan(epoch)[index]
+        images = rows = share(whole, self.rank, self.processes)
+        if self.captions_per_image > 1:
+            rows = self.sampler.captions(epoch, rows, self.captions_per_image).flatten()
+            whole = self.sampler.captions(epoch, whole, self.captions_per_image).flatten()
+        ids, mask = self._tokens(rows, whole)
+        if self.masking is None:
+            masked, labels = ids, np.full_like(ids, IGNORE)
+        else:
+            draws = uniforms(self.sampler.seed, epoch, rows, Stream.MASKING, 2 * ids.shape[1])
+            masked, labels = self.masking(ids, draws)
+        return TrainBatch(
+            pixels=self._augmented(self.images.take(self.image_id[images]), epoch, images, Stream.AUGMENTATION),
+            ids=torch.from_numpy(ids),
+            mask=torch.from_numpy(mask),
+            masked_ids=torch.from_numpy(masked),
+            mlm_labels=torch.from_numpy(labels),
+            identity=torch.from_numpy(self.identity[rows]),
+            row=torch.from_numpy(rows),
+        )
+
+
+class PairSource(Source[PairBatch]):
+    """Batches of bare pairs in two views; no identity comes near it.
+
+    Args:
+        images, captions, image_id, **settings: see `Source`.
+        views: how the two views are made.
+        perturbation: of captions; None when the method does not use the perturbed view: none is made then.
+    """
+
+    def __init__(
+        self,
+        images: ImageStore,
+        captions: Captions,
+        image_id: Rows,
+        *,
+        views: PairViews,
+        perturbation: CaptionPerturbation | None,
+        **settings: Unpack[SourceSettings],
+    ) -> None:
+        super().__init__(images, captions, image_id, **settings)
+        self.views = views
+        self.perturbation = perturbation
+
+    def batch(self, epoch: int, index: int) -> PairBatch:
+        """See `Source.batch`. An image is decoded once for both of its views."""
+        whole = self.plan(epoch)[index]
+        rows = share(whole, self.rank, self.processes)
+        ids, mask = self._tokens(rows, whole)
+        decoded = self.images.take(self.image_id[rows])
+        pixels = self._clean(decoded, epoch, rows)
+        perturbed: tuple[Tensor, Tensor] | tuple[None, None] = None, None
+        if self.perturbation is not None:
+            image, caption = self._sides(epoch, rows)
+            draws = uniforms(self.sampler.seed, epoch, rows, Stream.MASKING, ids.shape[1])
+            masked = np.where(caption[:, None], self.perturbation(ids, draws), ids)
+            perturbed = self._perturbed(decoded, pixels, image, epoch, rows), torch.from_numpy(masked)
+        return PairBatch(
+            pixels=pixels,
+            perturbed_pixels=perturbed[0],
+            ids=torch.from_numpy(ids),
+            mask=torch.from_numpy(mask),
+            perturbed_ids=perturbed[1],
+            image_id=torch.from_numpy(self.image_id[rows]),
+            row=torch.from_numpy(rows),
+        )
+
+    def _clean(self, decoded: NDArray[np.uint8], epoch: int, rows: Rows) -> Tensor:
+        """(B, 3, H, W) float32 clean view."""
+        if self.views.clean_view_augment == "full":
+            return self._augmented(decoded, epoch, rows, Stream.CLEAN_VIEW)
+        if self.views.clean_view_augment == "flip":
+            draw = uniforms(self.sampler.seed, epoch, rows, Stream.CLEAN_VIEW, 1)[:, 0]
+            mirrored = (draw < self.augmentation.flip)[:, None, None, None]
+            decoded = np.where(mirrored, decoded[..., ::-1], decoded)
+        return normalise(torch.from_numpy(decoded), self.preprocessing.mean, self.preprocessing.std)
+
+    def _perturbed(
+        self, decoded: NDArray[np.uint8], clean: Tensor, chosen: NDArray[np.bool_], epoch: int, rows: Rows
+    ) -> Tensor:
+        """(B, 3, H, W) float32: the chosen images augmented, the others as in the clean view."""
+        if chosen.all():
+            return self._augmented(decoded, epoch, rows, Stream.AUGMENTATION)
+        mixed = clean.clone()
+        mixed[torch.from_numpy(chosen)] = self._augmented(decoded[chosen], epoch, rows[chosen], Stream.AUGMENTATION)
+        return mixed
+
+    def _sides(self, epoch: int, rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(B,) whether the image and (B,) whether the caption of each pair is perturbed."""
+        if self.views.perturb != "one_of_two":
+            return np.ones(len(rows), np.bool_), np.ones(len(rows), np.bool_)
+        image = uniforms(self.sampler.seed, epoch, rows, Stream.PERTURBED_SIDE, 1)[:, 0] < 0.5
+        return image, ~image
+
 
 class _Keys(KeySampler[Key]):
     """Keys from one place in the run to its end."""
 
-    def __init__(self, source: BatchSource, epoch: int, index: int) -> None:
+    def __init__(self, source: Source[Any], epoch: int, index: int) -> None:
         self.source, self.epoch, self.index = source, epoch, index
 
     def __iter__(self) -> Iterator[Key]:
@@ -226,7 +348,7 @@ class _Keys(KeySampler[Key]):
             epoch, index = epoch + 1, 0
 
 
-def stream(source: BatchSource, *, epoch: int, index: int, workers: int) -> Iterator[TrainBatch]:
+def stream(source: Source[BatchT], *, epoch: int, index: int, workers: int) -> Iterator[BatchT]:
     """Batches in order without end, from batch `index` of `epoch` on; `workers` > 0 makes them ahead.
 
     One loader serves the whole run, so workers neither restart nor idle between epochs.
@@ -235,7 +357,7 @@ def stream(source: BatchSource, *, epoch: int, index: int, workers: int) -> Iter
         TiprError: whatever kept a batch from being made.
         TrainingError: a worker process died.
     """
-    loader: DataLoader[TrainBatch | TiprError] = DataLoader(
+    loader: DataLoader[BatchT | TiprError] = DataLoader(
         source,
         batch_size=None,
         sampler=_Keys(source, epoch, index),

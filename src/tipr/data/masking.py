@@ -1,4 +1,8 @@
-"""Masking of captions for masked language modelling (IRRA, CVPR 2023, section 3.2; irra.md 3.3)."""
+"""Masking of captions: for masked language modelling, and for the perturbed view of a pair.
+
+Sources: IRRA (CVPR 2023), section 3.2 (irra.md 3.3); dual-granularity identity association (ACM MM 2025), equation 20
+(dual-granularity.md 6).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.data.batch import IGNORE
+from tipr.data.views import TextMask
 
 Ids = NDArray[np.int64]
 
@@ -59,3 +64,41 @@ class Masking:
         other = selected & (part >= MASKED_SHARE) & (part < MASKED_SHARE + SUBSTITUTED_SHARE)
         masked[other] = low + np.floor(substitute[other] * (high - low)).astype(np.int64)
         return masked, np.where(selected | forced, ids, IGNORE)
+
+
+@dataclass(frozen=True)
+class CaptionPerturbation:
+    """Replaces a share of a caption's ordinary tokens by the mask token: no labels, no substitutes (equation 20).
+
+    Attributes:
+        mask_id: id of the mask token.
+        maskable: ids in [low, high) are ordinary tokens; start, end and padding lie outside.
+        ratio: share that is replaced, in [0, 1]; 0 replaces nothing.
+        kind: "exact": max(1, floor(ratio * n + 0.5)) of the n ordinary tokens of each caption, drawn without
+            replacement; "bernoulli": each of them by itself with probability `ratio`.
+    """
+
+    mask_id: int
+    maskable: tuple[int, int]
+    ratio: float = 0.5
+    kind: TextMask = "exact"
+
+    def __call__(self, ids: Ids, draws: NDArray[np.float64]) -> Ids:
+        """Perturb a batch of captions; the input stays as it is, and a caption without ordinary tokens does too.
+
+        Args:
+            ids: (B, L) int64 token ids.
+            draws: (B, L) float64 in [0, 1), one draw for each position.
+
+        Returns:
+            (B, L) int64, a new array.
+        """
+        low, high = self.maskable
+        ordinary = (ids >= low) & (ids < high)
+        if self.ratio == 0:
+            return ids.copy()
+        if self.kind == "bernoulli":
+            return np.where(ordinary & (draws < self.ratio), self.mask_id, ids)
+        number = np.maximum(1, np.floor(self.ratio * ordinary.sum(axis=1) + 0.5))
+        place = np.where(ordinary, draws, np.inf).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        return np.where(ordinary & (place < number[:, None]), self.mask_id, ids)

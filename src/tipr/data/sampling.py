@@ -28,6 +28,8 @@ class Stream(IntEnum):
     CAPTION = 2
     AUGMENTATION = 3
     MASKING = 4
+    CLEAN_VIEW = 5
+    PERTURBED_SIDE = 6
 
 
 def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -66,7 +68,7 @@ class Sampler(ABC):
     once, with one of its captions drawn for the epoch: short epochs over many languages).
 
     Args:
-        identity: (N,) int64 person of each row.
+        identity: (N,) int64 person of each row; None where nobody is known, which only a random order can do with.
         image_id: (N,) int64 image of each row.
         batch_size: rows of a global batch.
         seed: of the run.
@@ -74,12 +76,11 @@ class Sampler(ABC):
     """
 
     def __init__(
-        self, identity: Rows, image_id: Rows, *, batch_size: int, seed: int, unit: EpochUnit = "caption"
+        self, identity: Rows | None, image_id: Rows, *, batch_size: int, seed: int, unit: EpochUnit = "caption"
     ) -> None:
         self.batch_size = batch_size
         self.seed = seed
         self.unit = unit
-        self._identity = identity
         self._image_id = image_id
         self._order = np.argsort(image_id, kind="stable")
         self._images, self._first, self._captions = np.unique(
@@ -93,7 +94,7 @@ class Sampler(ABC):
     def rows(self, epoch: int) -> Rows:
         """(U,) rows that the epoch visits, one for each unit, in the order of the split."""
         if self.unit == "caption":
-            return np.arange(len(self._identity), dtype=np.int64)
+            return np.arange(len(self._image_id), dtype=np.int64)
         draw = uniforms(self.seed, epoch, self._images, Stream.CAPTION, 1)[:, 0]
         chosen = self._first + np.floor(draw * self._captions).astype(np.int64)
         return self._order[chosen]
@@ -118,7 +119,7 @@ class RandomSampler(Sampler):
 
     def __init__(
         self,
-        identity: Rows,
+        identity: Rows | None,
         image_id: Rows,
         *,
         batch_size: int,
@@ -147,12 +148,12 @@ class IdentitySampler(Sampler):
     that still have one; the epoch ends when fewer are left. All batches have the full size.
 
     Raises:
-        ConfigError: K does not divide the batch size, or the split has fewer than B/K persons.
+        ConfigError: nobody is known, K does not divide the batch size, or the split has fewer than B/K persons.
     """
 
     def __init__(
         self,
-        identity: Rows,
+        identity: Rows | None,
         image_id: Rows,
         *,
         batch_size: int,
@@ -161,9 +162,12 @@ class IdentitySampler(Sampler):
         per_identity: int = 4,
     ) -> None:
         super().__init__(identity, image_id, batch_size=batch_size, seed=seed, unit=unit)
+        if identity is None:
+            raise ConfigError("sampler.name: identity needs a method that is given identities; use random")
         if batch_size % per_identity:
             raise ConfigError(f"sampler.per_identity {per_identity} does not divide the batch size {batch_size}")
         self.per_identity = per_identity
+        self._identity = identity
         self.people = batch_size // per_identity
         available = len(np.unique(identity))
         if available < self.people:
