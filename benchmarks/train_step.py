@@ -29,7 +29,7 @@ from tipr.data.batch import IGNORE, TrainBatch
 from tipr.data.masking import Masking
 from tipr.encoders import ClipEncoder, CompactEncoder, Encoder
 from tipr.losses import identity_loss, sdm_loss
-from tipr.methods import Irra, StepContext
+from tipr.methods import Irra, StepContext, TrainingFacts
 from tipr.methods.irra import IrraConfig
 from tipr.training.optim import build_optimizer, parameter_groups
 from tipr.training.run_config import Optimizer
@@ -153,7 +153,9 @@ class Side:
         encoder = case.encoder()
         size = encoder.vocabulary_size
         self.method = Irra.build(
-            IrraConfig.model_validate(case.settings), encoder, identities=1000, mask_id=size - 3, vocabulary_size=size
+            IrraConfig.model_validate(case.settings),
+            encoder,
+            TrainingFacts(pairs=0, mask_id=size - 3, vocabulary_size=size, identities=1000),
         ).to(device)
         self.ids, mask = captions(encoder, case.rows)
         self.masking, self.draw = Masking(size - 3, (1, size - 3)), np.random.default_rng(1)

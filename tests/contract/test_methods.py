@@ -13,9 +13,9 @@ import tipr.methods
 from tipr.config import Section
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders import ENCODERS, Encoder
-from tipr.methods import METHODS, Method, StepContext
+from tipr.methods import METHODS, Method, StepContext, TrainingFacts
 
-NOT_METHODS = {"__init__", "base", "interaction", "memory_bank"}
+NOT_METHODS = {"__init__", "base", "clustering", "interaction", "memory_bank"}
 
 every_method = pytest.mark.parametrize("name", METHODS)
 every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
@@ -23,7 +23,9 @@ every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
 
 def make(name: str, encoder_name: str) -> Method:
     cls, encoder = METHODS[name], make_encoder(encoder_name)
-    return cls.build(cls.Config(), encoder, identities=3, mask_id=57, vocabulary_size=encoder.vocabulary_size)  # type: ignore[arg-type]
+    return cls.build(
+        cls.Config(), encoder, TrainingFacts(pairs=0, mask_id=57, vocabulary_size=encoder.vocabulary_size, identities=3)
+    )
 
 
 def make_batch(encoder: Encoder, rows: int = 4) -> TrainBatch:

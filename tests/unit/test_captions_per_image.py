@@ -14,7 +14,7 @@ from tipr.data.batch import IGNORE, TrainBatch
 from tipr.data.sampling import RandomSampler
 from tipr.encoders.compact import CompactConfig, CompactEncoder
 from tipr.errors import ConfigError
-from tipr.methods import METHODS, StepContext
+from tipr.methods import METHODS, StepContext, TrainingFacts
 from tipr.training.run_config import Data
 
 IMAGES, EACH = 12, 3
@@ -88,7 +88,9 @@ def encoder() -> CompactEncoder:
 def step(name: str, settings: dict[str, object], given: TrainBatch) -> tuple[dict[str, Tensor], list[Tensor]]:
     kind = METHODS[name]
     torch.manual_seed(1)
-    method = kind.build(kind.Config(**settings), encoder(), identities=IMAGES, mask_id=3, vocabulary_size=60)
+    method = kind.build(
+        kind.Config(**settings), encoder(), TrainingFacts(pairs=0, mask_id=3, vocabulary_size=60, identities=IMAGES)
+    )
     output = method(given, StepContext())
     sum(output.losses.values()).backward()
     return output.losses, [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
@@ -122,7 +124,9 @@ def test_identity_targets_and_learnt_temperature_change_the_loss() -> None:
     assert not torch.isclose(diagonal["itc"], identity["itc"])
     kind = METHODS["irra"]
     method = kind.build(
-        kind.Config(losses=("itc",), learnable_temperature=True), encoder(), identities=4, mask_id=3, vocabulary_size=60
+        kind.Config(losses=("itc",), learnable_temperature=True),
+        encoder(),
+        TrainingFacts(pairs=0, mask_id=3, vocabulary_size=60, identities=4),
     )
     assert method.learning_rate_factor("log_scale") == (1.0, 0.0)
     output = method(given, StepContext())

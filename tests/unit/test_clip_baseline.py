@@ -14,7 +14,7 @@ from tipr.data.batch import TrainBatch
 from tipr.encoders.base import Encoded, Encoder
 from tipr.errors import ConfigError
 from tipr.losses import itc_loss
-from tipr.methods import ClipBaseline, StepContext
+from tipr.methods import ClipBaseline, StepContext, TrainingFacts
 from tipr.methods.clip_baseline import ClipBaselineConfig
 
 
@@ -40,7 +40,7 @@ class Flat(Encoder):
 def make(**settings: object) -> ClipBaseline:
     torch.manual_seed(0)
     config = parse(settings, ClipBaselineConfig, source="test")
-    return ClipBaseline.build(config, Flat(), identities=2, mask_id=3, vocabulary_size=20)
+    return ClipBaseline.build(config, Flat(), TrainingFacts(pairs=0, mask_id=3, vocabulary_size=20, identities=2))
 
 
 def make_batch() -> TrainBatch:

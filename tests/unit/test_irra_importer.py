@@ -17,7 +17,7 @@ from tipr.encoders.clip import ClipConfig, ClipEncoder, resize_image_positions
 from tipr.encoders.clip_tokenizer import ClipTokenizer
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers import read
-from tipr.methods import Irra, StepContext
+from tipr.methods import Irra, StepContext, TrainingFacts
 from tipr.methods.irra import IrraConfig
 from tipr.retrieval import Retriever
 
@@ -62,7 +62,9 @@ def test_published_size_on_the_meta_device() -> None:
     """One step at ViT-B/16 size: shapes fit, sizes are the published ones."""
     with torch.device("meta"):
         method = Irra.build(
-            IrraConfig(), ClipEncoder.build(ClipConfig()), identities=11003, mask_id=49405, vocabulary_size=49408
+            IrraConfig(),
+            ClipEncoder.build(ClipConfig()),
+            TrainingFacts(pairs=0, mask_id=49405, vocabulary_size=49408, identities=11003),
         )
         ids = torch.zeros(4, 77, dtype=torch.long)
         person = torch.zeros(4, dtype=torch.long)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders.base import Encoded, Encoder
 from tipr.errors import ConfigError
-from tipr.methods import Irra, StepContext
+from tipr.methods import Irra, StepContext, TrainingFacts
 from tipr.methods.irra import IrraConfig, labelled_positions, trim
 
 WIDTH, ROWS, LENGTH, VOCABULARY = 32, 4, 10, 50
@@ -42,7 +42,7 @@ class ToyEncoder(Encoder):
 def make(losses: tuple[str, ...] = ("sdm", "id", "mlm"), **settings: object) -> Irra:
     torch.manual_seed(0)
     config = IrraConfig.model_validate({"losses": losses, "depth": 2, **settings})
-    return Irra.build(config, ToyEncoder(), identities=3, mask_id=4, vocabulary_size=VOCABULARY)
+    return Irra.build(config, ToyEncoder(), TrainingFacts(pairs=0, mask_id=4, vocabulary_size=VOCABULARY, identities=3))
 
 
 def make_batch(rows: int = ROWS) -> TrainBatch:
@@ -227,7 +227,7 @@ def test_initialisation() -> None:
     encoder = ToyEncoder()
     encoder.embed_dim = 256
     config = IrraConfig()
-    method = Irra.build(config, encoder, identities=500, mask_id=4, vocabulary_size=3000)
+    method = Irra.build(config, encoder, TrainingFacts(pairs=0, mask_id=4, vocabulary_size=3000, identities=500))
     narrow = 256**-0.5 * 8**-0.5
     block = method.interaction.cross_modal_transformer.resblocks[3]
     expected = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tipr.encoders import CompactEncoder
-from tipr.methods import Irra
+from tipr.methods import Irra, TrainingFacts
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups, set_rate
 from tipr.training.run_config import Optimizer
 
@@ -27,7 +27,9 @@ TINY = CompactEncoder.Config(
 def irra():
     torch.manual_seed(0)
     config = Irra.Config(depth=1, padding="trimmed")
-    return Irra.build(config, CompactEncoder.build(TINY), identities=5, mask_id=3, vocabulary_size=300)
+    return Irra.build(
+        config, CompactEncoder.build(TINY), TrainingFacts(pairs=0, mask_id=3, vocabulary_size=300, identities=5)
+    )
 
 
 def test_groups_are_few_and_hold_every_parameter_once_with_the_published_rates():

@@ -24,6 +24,7 @@ from tipr.importers.openai_clip_tensors import (
     tower_names,
     transformer_names,
 )
+from tipr.methods.base import TrainingFacts
 from tipr.methods.interaction import default_heads
 from tipr.methods.irra import Irra, IrraConfig, LossName
 
@@ -132,9 +133,7 @@ def read_irra(path: Path, config: Mapping[str, Any] | Path | None = None) -> Irr
     method = Irra.build(
         settings,
         ClipEncoder.build(tower),
-        identities=identities,
-        mask_id=mask_id,
-        vocabulary_size=tower.vocabulary_size,
+        TrainingFacts(pairs=0, mask_id=mask_id, vocabulary_size=tower.vocabulary_size, identities=identities),
     )
     fresh = method.state_dict()
     for name, tensor in tensors.items():

@@ -1,13 +1,23 @@
 """Training methods: a method is one file and one line in `METHODS`."""
 
-from tipr.methods.base import Method, StepContext, StepOutput
+from tipr.methods.base import EpochReport, Method, StepContext, StepOutput, TrainingFacts, TrainingFeatures
 from tipr.methods.clip_baseline import ClipBaseline
 from tipr.methods.irra import Irra
 
-METHODS: dict[str, type[Irra] | type[ClipBaseline]] = {
+METHODS: dict[str, type[Method]] = {
     "irra": Irra,
     "clip_baseline": ClipBaseline,
 }
 """Name in a configuration -> class with `Config` and `build`."""
 
-__all__ = ["METHODS", "ClipBaseline", "Irra", "Method", "StepContext", "StepOutput"]
+__all__ = [
+    "METHODS",
+    "ClipBaseline",
+    "EpochReport",
+    "Irra",
+    "Method",
+    "StepContext",
+    "StepOutput",
+    "TrainingFacts",
+    "TrainingFeatures",
+]

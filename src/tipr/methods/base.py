@@ -6,12 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tipr.data.batch import TrainBatch
+from tipr.config import Section
+from tipr.data.batch import PairBatch, TrainBatch
 from tipr.encoders.base import Encoder
+
+TrainingFeatures = Callable[[], tuple[Tensor, Tensor]]
+"""One pass over the training split, clean view, evaluation mode: (N, D) image and (N, D) text features of the pairs, as
+the encoder gives them, float32, on the method's device, the same on every process."""
 
 
 def keep(rows: Tensor) -> Tensor:
@@ -31,6 +37,23 @@ def temperature_of(log_scale: Tensor) -> Tensor:
 def for_each_caption(rows: Tensor, batch: TrainBatch) -> Tensor:
     """(M, ...) rows of images -> (B, ...), one row for each caption of `batch`; the rows themselves when M = B."""
     return rows if batch.captions_per_image == 1 else rows.repeat_interleave(batch.captions_per_image, dim=0)
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a method is told about the run that it is made for.
+
+    Attributes:
+        pairs: N, image-caption pairs of the training split; 0 for a method that was trained elsewhere.
+        mask_id: id of the tokenizer's mask token; the loader masks, a method only carries the number.
+        vocabulary_size: V, ids of the tokenizer.
+        identities: P, training identities; batches carry 0..P-1. None for a method of bare pairs: it never learns it.
+    """
+
+    pairs: int
+    mask_id: int
+    vocabulary_size: int
+    identities: int | None
 
 
 @dataclass
@@ -69,24 +92,69 @@ class StepOutput:
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class EpochReport:
+    """What a method has to say about an epoch.
+
+    Attributes:
+        logs: name -> number for the journal.
+        arrays: name -> array with a row for each of the N pairs, kept in the run folder for later analysis.
+        warning: one line for the user, or None.
+    """
+
+    logs: dict[str, float] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    warning: str | None = None
+
+
 class Method(nn.Module, ABC):
     """Owns an encoder, training heads and memory banks; what outlives training is the encoder alone.
 
     Attributes:
         name: key in `METHODS`.
+        Config: its section of a run configuration.
+        batch: what `forward` takes. A method of bare pairs (`PairBatch`) is given nothing with an identity in it.
         encoder: the two towers; all that a `Retriever` needs.
         uses_mlm: whether a batch must carry masked captions and their labels.
         notices: what an importer found absent or left out; empty for a method that was not imported.
     """
 
     name: ClassVar[str]
+    Config: ClassVar[type[Section]]
+    batch: ClassVar[type[TrainBatch] | type[PairBatch]] = TrainBatch
     encoder: Encoder
     uses_mlm: bool
     notices: tuple[str, ...] = ()
 
+    @classmethod
     @abstractmethod
-    def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:
-        """Run one training step; no side effects on the batch."""
+    def build(cls, config: Any, encoder: Encoder, facts: TrainingFacts) -> Self:
+        """Make the method for an encoder, everything else freshly initialised.
+
+        Args:
+            config: an instance of `Config`.
+            encoder: the two towers.
+            facts: of the run.
+
+        Raises:
+            ConfigError: the configuration does not fit the facts.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Any, context: StepContext) -> StepOutput:
+        """Run one training step on an instance of `batch`; no side effects on it."""
+
+    def begin_epoch(self, epoch: int, features: TrainingFeatures) -> None:
+        """Prepare an epoch; called before its first step, and not again when a run is resumed in the middle of it.
+
+        Args:
+            epoch: 1, 2, ... .
+            features: makes the features of the whole training split with the weights as they are now.
+        """
+
+    def end_epoch(self, epoch: int) -> EpochReport:
+        """Close an epoch and report on it; called after its last step, and before the checkpoint that follows it."""
+        return EpochReport()
 
     @abstractmethod
     def learning_rate_factor(self, name: str) -> tuple[float, float]:

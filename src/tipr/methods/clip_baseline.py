@@ -13,7 +13,15 @@ from tipr.config import Section
 from tipr.data.batch import TrainBatch
 from tipr.encoders.base import Encoder
 from tipr.losses import itc_loss
-from tipr.methods.base import MAX_SCALE, Method, StepContext, StepOutput, for_each_caption, temperature_of
+from tipr.methods.base import (
+    MAX_SCALE,
+    Method,
+    StepContext,
+    StepOutput,
+    TrainingFacts,
+    for_each_caption,
+    temperature_of,
+)
 
 
 class ClipBaselineConfig(Section):
@@ -51,10 +59,8 @@ class ClipBaseline(Method):
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     @classmethod
-    def build(
-        cls, config: ClipBaselineConfig, encoder: Encoder, *, identities: int, mask_id: int, vocabulary_size: int
-    ) -> ClipBaseline:
-        """Make the method for an encoder; it has no classifier and masks nothing, so the numbers are not used."""
+    def build(cls, config: ClipBaselineConfig, encoder: Encoder, facts: TrainingFacts) -> ClipBaseline:
+        """Make the method for an encoder; it has no classifier and masks nothing, so the facts are not used."""
         return cls(config, encoder)
 
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:

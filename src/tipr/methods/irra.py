@@ -12,8 +12,17 @@ from torch import Tensor, nn
 from tipr.config import Section
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders.base import Encoded, Encoder
+from tipr.errors import ConfigError
 from tipr.losses import cmpm_loss, identity_loss, itc_loss, mlm_loss, sdm_loss
-from tipr.methods.base import MAX_SCALE, Method, StepContext, StepOutput, for_each_caption, temperature_of
+from tipr.methods.base import (
+    MAX_SCALE,
+    Method,
+    StepContext,
+    StepOutput,
+    TrainingFacts,
+    for_each_caption,
+    temperature_of,
+)
 from tipr.methods.interaction import InteractionEncoder, MlmHead, default_heads
 
 LossName = Literal["sdm", "id", "mlm", "itc", "cmpm"]
@@ -73,39 +82,38 @@ class Irra(Method):
     Args:
         config: settings.
         encoder: the two towers.
-        identities: P, number of training identities; batches carry 0..P-1.
-        mask_id: id of the tokenizer's mask token; the loader masks, the method only carries the number.
-        vocabulary_size: V, rows of the MLM output.
+        facts: P identities for the classifier, V ids for the MLM output, and the mask token.
+
+    Raises:
+        ConfigError: there is an identity term, and identities are not known.
     """
 
     name: ClassVar[str] = "irra"
     Config: ClassVar[type[IrraConfig]] = IrraConfig
 
-    def __init__(
-        self, config: IrraConfig, encoder: Encoder, *, identities: int, mask_id: int, vocabulary_size: int
-    ) -> None:
+    def __init__(self, config: IrraConfig, encoder: Encoder, facts: TrainingFacts) -> None:
         super().__init__()
         self.config = config
-        self.mask_id = mask_id
+        self.mask_id = facts.mask_id
         self.encoder = encoder
         self.uses_mlm = "mlm" in config.losses
         width = encoder.embed_dim
         if config.learnable_temperature:
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         if "id" in config.losses:
-            self.classifier = nn.Linear(width, identities)
+            if facts.identities is None:
+                raise ConfigError("method.losses: id needs training data with identities")
+            self.classifier = nn.Linear(width, facts.identities)
             nn.init.normal_(self.classifier.weight, std=0.001)
             nn.init.zeros_(self.classifier.bias)
         if self.uses_mlm:
             self.interaction = InteractionEncoder(width, config.heads or default_heads(width), config.depth)
-            self.mlm_head = MlmHead(width, vocabulary_size, config.depth)
+            self.mlm_head = MlmHead(width, facts.vocabulary_size, config.depth)
 
     @classmethod
-    def build(
-        cls, config: IrraConfig, encoder: Encoder, *, identities: int, mask_id: int, vocabulary_size: int
-    ) -> Irra:
+    def build(cls, config: IrraConfig, encoder: Encoder, facts: TrainingFacts) -> Irra:
         """Make the method for an encoder, heads freshly initialised."""
-        return cls(config, encoder, identities=identities, mask_id=mask_id, vocabulary_size=vocabulary_size)
+        return cls(config, encoder, facts)
 
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:
         """One training step.

@@ -20,7 +20,7 @@ from tipr.data.sampling import IdentitySampler, RandomSampler, Rows, Sampler
 from tipr.encoders import ENCODERS, Encoder
 from tipr.encoders.tokenizers import TOKENIZERS, SubwordTokenizer, Tokenizer, load_tokenizer
 from tipr.errors import ConfigError, DatasetError, WeightsError
-from tipr.methods import METHODS, Method
+from tipr.methods import METHODS, Method, TrainingFacts
 from tipr.retrieval import Retriever
 from tipr.training import environment
 from tipr.training.checkpoint import reported
@@ -134,12 +134,15 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     else:
         encoder, preprocessing = base.encoder.train(), base.preprocessing
         _check_start(config, encoder)
-    method: Method = cast(Any, METHODS[config.method.name]).build(
+    method = METHODS[config.method.name].build(
         config.method,
         encoder,
-        identities=train.identity_count,
-        mask_id=tokenizer.mask_id,
-        vocabulary_size=tokenizer.vocabulary_size,
+        TrainingFacts(
+            pairs=len(train),
+            mask_id=tokenizer.mask_id,
+            vocabulary_size=tokenizer.vocabulary_size,
+            identities=train.identity_count,
+        ),
     )
     if config.precision == "reference_half":
         environment.hold_in_half(method)
@@ -156,7 +159,7 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
         config.optimizer,
         device=fabric.device,
     )
-    uses_mlm = bool(getattr(method, "uses_mlm", True))
+    uses_mlm = method.uses_mlm
     source = _source(config, fabric, train, tokenizer, preprocessing, uses_mlm=uses_mlm, note=note)
     module, stepper = fabric.setup(method, optimizer, move_to_device=False)
     return Run(
