@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tipr.cli import DONE, SKIPPED, root
+from tipr.errors import DatasetError
 from tipr.evaluation import Evaluation
 from tipr.retrieval import Retriever
 
@@ -109,6 +110,17 @@ def test_the_table_names_languages_scores_and_intervals(model: dict, data: Path)
     assert "\x1b" not in result.stdout
     assert result.stderr == ""
     assert (model["path"], model["device"], model["threads"]) == ("some/model", "cpu", None)
+
+
+def test_images_without_identity_cannot_be_scored(model: dict, data: Path) -> None:
+    manifest = data / "manifest.jsonl"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"identity": 7, ', ""), encoding="utf-8")
+    result = run("m", data)
+    assert isinstance(result.exception, DatasetError)
+    message = str(result.exception)
+    assert message.startswith("split 'test': 2 of 20 images have no identity, first ")
+    assert message.endswith("images/p_7_0.jpg; scores need one for every image")
+    assert "path" not in model  # said before the model is loaded
 
 
 def test_progress_goes_to_stderr(model: dict, data: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tipr.data.samples import ImageItem, Split, check_disjoint, check_images_exist, number_identities
+from tipr.data.samples import UNKNOWN, ImageItem, Split, check_disjoint, check_images_exist, number_identities
 from tipr.errors import DatasetError
 
 
@@ -60,6 +60,33 @@ def test_query_view_by_language() -> None:
     assert english.image_id.tolist() == [0, 1, 2]
     with pytest.raises(DatasetError, match="no captions in 'de'; languages there: en, zh, fr"):
         split.queries("de")
+
+
+def test_pairs_hold_captions_and_images_and_nobody() -> None:
+    pairs = built().pairs()
+    assert pairs.captions == ("one", "un", "two", "三", "three")
+    assert pairs.image_id.dtype == np.int64
+    assert pairs.image_id.tolist() == [0, 0, 1, 2, 2]
+    assert pairs.language == ("en", "fr", "en", "zh", "en")
+    assert [path.name for path in pairs.images] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert set(pairs.__slots__) == {"captions", "image_id", "language", "images"}
+
+
+@pytest.mark.parametrize("unknown", [{0, 1, 2, 3}, {2}])
+def test_a_split_with_people_who_are_not_known_is_one_of_pairs_only(unknown: set[int]) -> None:
+    some = [replace(item, identity=None) if position in unknown else item for position, item in enumerate(items())]
+    split = Split.build("train", some, check_files=False)
+    assert split.without_identity == len(unknown)
+    assert [position for position in range(4) if split.image_identity[position] == UNKNOWN] == sorted(unknown)
+    assert {sample.image_id for sample in split.samples if sample.identity is None} == unknown - {3}
+    assert split.identity_count == (0 if len(unknown) == 4 else 3)
+    assert split.pairs().captions == built().pairs().captions
+    expected = rf"split 'train': {len(unknown)} of 4 images have no identity, first x/{'abcd'[min(unknown)]}.jpg; "
+    with pytest.raises(DatasetError, match=rf"^{expected}labelled training and evaluation need one for every image$"):
+        split.queries()
+    with pytest.raises(DatasetError, match=rf"^{expected}identity batches need one for every image$"):
+        split.require_identities("identity batches")
+    built().require_identities("identity batches")
 
 
 def test_languages_can_be_chosen_and_the_gallery_stays() -> None:

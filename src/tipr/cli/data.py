@@ -125,4 +125,5 @@ def _counts(split: Split) -> dict[str, int]:
         "images": len(split.images),
         "captions": len(split),
         "empty_captions": split.empty_captions,
+        "images_without_identity": split.without_identity,
     }

@@ -71,6 +71,7 @@ def command(
     if name not in DATASETS:
         raise ConfigError(f"--dataset {name!r}; allowed: {', '.join(DATASETS)}")
     chosen = DATASETS[name].load(data, split, languages or None)
+    chosen.require_identities("scores")
     paraphrase = None
     if name == "synthetic" and split == "test" and (data / "paraphrase.jsonl").is_file():
         paraphrase = DATASETS[name].load(data, "paraphrase", languages or None)

@@ -22,6 +22,8 @@ LANGUAGES = ("en", "zh", "fr", "de")
 """The languages of captions and queries, in the order of every table."""
 SPLITS = ("train", "val", "test")
 """The splits a record may belong to; one identity belongs to at most one side of train | val and test."""
+UNKNOWN = -1
+"""Number of an identity that the data set does not give."""
 MISSING_SHOWN = 5
 
 
@@ -31,11 +33,14 @@ class SplitMissing(DatasetError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image-caption pair; `identity` counts from 0 inside its split, `image_id` is the gallery position."""
+    """One image-caption pair; `image_id` is the gallery position.
+
+    `identity` counts from 0 inside its split, or is None where the data set gives none.
+    """
 
     image_path: Path
     caption: str
-    identity: int
+    identity: int | None
     image_id: int
     language: str
     camera: str | None = None
@@ -47,7 +52,7 @@ class ImageItem:
 
     Attributes:
         path: the image file.
-        identity: the original id, as the data set writes it.
+        identity: the original id, as the data set writes it; None when it gives none.
         captions: (language, text) pairs; none for an image that is only searched in.
         camera: name of the camera.
         time: RFC 3339 time of the photograph.
@@ -55,7 +60,7 @@ class ImageItem:
     """
 
     path: Path
-    identity: int | str
+    identity: int | str | None
     captions: tuple[tuple[str, str], ...] = ()
     camera: str | None = None
     time: str | None = None
@@ -76,14 +81,36 @@ class Queries:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """A split as N bare pairs: which caption goes with which image, and nothing about who is shown.
+
+    Attributes:
+        captions: N texts.
+        image_id: (N,) int64 position of each caption's image in `images`.
+        language: N codes.
+        images: G paths, each image once.
+    """
+
+    captions: tuple[str, ...]
+    image_id: NDArray[np.int64]
+    language: tuple[str, ...]
+    images: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """An immutable split of N image-caption pairs over G images and P identities.
+    """An immutable split of N image-caption pairs over G images, with P identities as far as they are known.
+
+    `pairs` needs no identities; `queries` does, of all images.
 
     Attributes:
         name: "train", "val", "test" or another name of the data set.
         samples: N pairs, in the order of the images, then of their captions.
         images: the gallery view: G paths, each image once; position == `image_id`.
-        image_identity: (G,) int64 in 0..P-1.
+        image_identity: (G,) int64 in 0..P-1, `UNKNOWN` where the data set gives none.
         image_camera: camera of each image, or None.
         image_time: RFC 3339 time of each image, or None.
         image_tags: tags of each image.
@@ -126,12 +153,12 @@ class Split:
         _check_unique(name, items)
         if check_files:
             check_images_exist([item.path for item in items], source=f"split {name!r}")
-        identity_map = number_identities(item.identity for item in items)
+        identity_map = number_identities(item.identity for item in items if item.identity is not None)
         samples: list[Sample] = []
         present: set[str] = set()
         empty = 0
         for image_id, item in enumerate(items):
-            identity = identity_map[item.identity]
+            identity = None if item.identity is None else identity_map[item.identity]
             for language, text in item.captions:
                 if language not in present:
                     check_language(language, source=str(item.path))
@@ -146,7 +173,9 @@ class Split:
                 raise DatasetError(f"split {name!r} has no captions in {language!r}; languages there: {there}")
         if empty:
             logger.warning("split %r: %d of %d captions are empty", name, empty, len(samples))
-        image_identity = np.array([identity_map[item.identity] for item in items], dtype=np.int64)
+        image_identity = np.array(
+            [UNKNOWN if item.identity is None else identity_map[item.identity] for item in items], dtype=np.int64
+        )
         image_identity.flags.writeable = False
         return cls(
             name=name,
@@ -162,8 +191,13 @@ class Split:
 
     @property
     def identity_count(self) -> int:
-        """P, the number of different people."""
+        """P, the number of different people that are known."""
         return len(self.identity_map)
+
+    @property
+    def without_identity(self) -> int:
+        """How many of the G images have no identity."""
+        return int((self.image_identity == UNKNOWN).sum())
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -173,12 +207,38 @@ class Split:
         present = {sample.language for sample in self.samples}
         return tuple(language for language in LANGUAGES if language in present)
 
+    def require_identities(self, purpose: str) -> None:
+        """See that every image has an identity, for what cannot do without.
+
+        Args:
+            purpose: who asks, in a plural such as "labelled training and evaluation".
+
+        Raises:
+            DatasetError: how many images have none, and the first of them.
+        """
+        missing = np.flatnonzero(self.image_identity == UNKNOWN)
+        if len(missing):
+            raise DatasetError(
+                f"split {self.name!r}: {len(missing)} of {len(self.images)} images have no identity, "
+                f"first {self.images[missing[0]]}; {purpose} need one for every image"
+            )
+
+    def pairs(self) -> Pairs:
+        """Every caption with its image, in the order of `samples`, without identities."""
+        return Pairs(
+            captions=tuple(sample.caption for sample in self.samples),
+            image_id=np.array([sample.image_id for sample in self.samples], dtype=np.int64),
+            language=tuple(sample.language for sample in self.samples),
+            images=self.images,
+        )
+
     def queries(self, language: str | None = None) -> Queries:
         """Every caption as a query, in the order of `samples`; only those of one language when it is given.
 
         Raises:
-            DatasetError: the split has no caption in that language.
+            DatasetError: the split has no caption in that language, or an image has no identity.
         """
+        self.require_identities("labelled training and evaluation")
         chosen = [sample for sample in self.samples if language is None or sample.language == language]
         if not chosen and language is not None:
             there = ", ".join(self.languages()) or "none"

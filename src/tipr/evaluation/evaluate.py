@@ -89,7 +89,7 @@ def encode_split(
         progress: called with (items done, items in all).
 
     Raises:
-        DatasetError: the split has no captions.
+        DatasetError: the split has no captions, or images without identity.
     """
     queries = split.queries()
     if not queries.captions:
@@ -195,7 +195,8 @@ def evaluate(
         progress: called with (items encoded, items in all).
 
     Raises:
-        DatasetError: the split has no captions, or a query has nothing relevant and is not to be skipped.
+        DatasetError: the split has no captions or images without identity, or a query has nothing relevant and is
+            not to be skipped.
         WeightsError: the model cannot be loaded.
     """
     if isinstance(model, Path | str):

@@ -73,7 +73,7 @@ def split_of_records(
 
     Raises:
         SplitMissing: no record belongs to the split.
-        DatasetError: records without split, identity or with a box; people on both sides; missing files.
+        DatasetError: records without split or with a box; people on both sides; missing files.
     """
     without = sum(record.split is None for _, record in records)
     if without and without < len(records):
@@ -84,17 +84,16 @@ def split_of_records(
         raise SplitMissing(f"{path}: no record of split {split!r}; splits there: {', '.join(there) or 'none'}")
     people: dict[str, set[int | str]] = {}
     for line, record in records:
-        if record.identity is None:
-            raise DatasetError(f"{path}:{line}: identity: missing; training and evaluation need it in every record")
         if record.box is not None:
             raise DatasetError(f"{path}:{line}: box: training and evaluation read whole images: save the crops first")
-        people.setdefault(record.split or "test", set()).add(record.identity)
+        if record.identity is not None:
+            people.setdefault(record.split or "test", set()).add(record.identity)
     check_disjoint(people, source=str(path))
     folder = path.parent
     items = (
         ImageItem(
             path=folder / record.image,
-            identity=record.identity if record.identity is not None else "",
+            identity=record.identity,
             captions=tuple((caption.language, caption.text) for caption in record.captions),
             camera=record.camera,
             time=record.time,
