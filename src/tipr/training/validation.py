@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipr.data.images import Preprocessing, normalise
+from tipr.data.images import Preprocessing
 from tipr.data.loading import Captions, ImageStore
 from tipr.data.samples import Split
 from tipr.encoders.base import Encoder
 from tipr.errors import TrainingError
 from tipr.evaluation import score_features
 from tipr.evaluation.results import MEAN
+from tipr.training.features import Autocast, EncodingPasses
 
+Level = Literal["identity", "pair"]
+"""What a caption should find: any image of the person it describes, or the very image it was written for."""
 Scores = dict[str, dict[str, float]]
 """Language (and "mean") -> R@1, R@5, R@10, mAP, mINP in percent."""
 
@@ -26,12 +28,16 @@ class Validation:
     """Text-to-image retrieval on one split: every image once as the gallery, every caption a query.
 
     Args:
-        split: usually the validation split.
+        split: usually the validation split; at pair level it needs no identities, and none is read.
         images: its images, at the encoder's size.
         captions: its tokenised captions.
         preprocessing: the normalisation.
         batch_size: images or captions of a pass.
         device: where the encoder is.
+        level: what counts as found.
+
+    Raises:
+        DatasetError: images without identity, at identity level.
     """
 
     def __init__(
@@ -43,15 +49,15 @@ class Validation:
         preprocessing: Preprocessing,
         batch_size: int,
         device: torch.device,
+        level: Level = "identity",
     ) -> None:
         self.split = split
-        self._images = images
-        self._captions = captions
-        self._preprocessing = preprocessing
-        self._batch_size = batch_size
-        self._device = device
+        self.level = level
+        self._passes = EncodingPasses(images, captions, preprocessing, batch_size=batch_size, device=device)
+        self._wanted, self._gallery = _relevance(split, level)
+        self._language = tuple(sample.language for sample in split.samples)
 
-    def score(self, encoder: Encoder, autocast: Callable[[], AbstractContextManager[object]]) -> Scores:
+    def score(self, encoder: Encoder, autocast: Autocast) -> Scores:
         """Scores per language and their mean over languages.
 
         Args:
@@ -61,41 +67,21 @@ class Validation:
         Raises:
             TrainingError: features are not finite.
         """
-        training = encoder.training
-        encoder.eval()
-        with torch.inference_mode(), autocast():
-            gallery = self._encode_images(encoder)
-            query = self._encode_captions(encoder)
-        encoder.train(training)
+        images, captions = self._passes.encode(encoder, autocast)
+        gallery, query = _unit(images), _unit(captions)
         if not (np.isfinite(gallery).all() and np.isfinite(query).all()):
             raise TrainingError(f"the features of split {self.split.name!r} are not finite: lower the learning rate")
-        queries = self.split.queries()
-        found = score_features(query, gallery, queries.identity, self.split.image_identity, queries.language)
+        found = score_features(query, gallery, self._wanted, self._gallery, self._language)
         return {**{code: score.named() for code, score in found.languages.items()}, MEAN: found.mean.named()}
 
-    def _encode_images(self, encoder: Encoder) -> NDArray[np.float32]:
-        rows = np.empty((len(self.split.images), encoder.embed_dim), np.float32)
-        for start in range(0, len(rows), self._batch_size):
-            part = np.arange(start, min(start + self._batch_size, len(rows)))
-            pixels = torch.from_numpy(self._images.take(part)).to(self._device)
-            normal = normalise(pixels, self._preprocessing.mean, self._preprocessing.std)
-            rows[part] = _unit(encoder.encode_image(normal).pooled)
-        return rows
 
-    def _encode_captions(self, encoder: Encoder) -> NDArray[np.float32]:
-        """Captions of similar length together, so that a batch has little padding."""
-        length = self._captions.mask.sum(axis=1)
-        order = np.argsort(length, kind="stable")
-        rows = np.empty((len(order), encoder.embed_dim), np.float32)
-        for start in range(0, len(order), self._batch_size):
-            part = order[start : start + self._batch_size]
-            longest = length[part[-1]]
-            ids = torch.from_numpy(self._captions.ids[part, :longest]).to(self._device)
-            mask = torch.from_numpy(self._captions.mask[part, :longest]).to(self._device)
-            rows[part] = _unit(encoder.encode_text(ids, mask).pooled)
-        return rows
+def _relevance(split: Split, level: Level) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) what each caption looks for and (G,) what each image is: people, or the images themselves."""
+    if level == "pair":
+        return split.pairs().image_id, np.arange(len(split.images), dtype=np.int64)
+    return split.queries().identity, split.image_identity
 
 
 def _unit(features: Tensor) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
+    unit: NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
     return unit
