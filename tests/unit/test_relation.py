@@ -45,6 +45,16 @@ def test_top_k_equals_a_full_stable_sort() -> None:
         assert torch.equal(mined, expected.indices[:, :k].masked_fill(expected.values[:, :k] <= 1e-9, -1))
 
 
+def test_similarities_that_rounding_puts_above_one_are_ties() -> None:
+    direction = noise(1, 33)
+    bank = direction * torch.rand(3000, 1, generator=torch.Generator().manual_seed(1))
+    similarity = torch.nn.functional.normalize(direction, dim=1) @ bank.T * inverse_norms(bank)
+    assert len(similarity.unique()) > 2
+    assert (similarity > 1).any()
+    expected = similarity.clamp(max=1).sort(dim=1, descending=True, stable=True).indices[:, :3]
+    assert torch.equal(global_relation(direction, bank, torch.tensor([0]), k=3).mined, expected)
+
+
 def test_weaker_members_weigh_more() -> None:
     bank = torch.tensor([[1.0, 0.0], [1.0, 0.3], [1.0, 0.6], [0.0, 1.0]])
     relation = global_relation(bank[:1], bank, torch.tensor([3]), k=3)
