@@ -1,10 +1,10 @@
-"""MLM masking against a slow reference, and its special cases (irra.md 3.3)."""
+"""Masking for MLM (irra.md 3.3) and for perturbed captions (dual-granularity.md 6), against slow references."""
 
 import numpy as np
 import pytest
 
 from tipr.data.batch import IGNORE
-from tipr.data.masking import Masking
+from tipr.data.masking import CaptionPerturbation, Masking
 
 MASK, START, END = 49405, 49406, 49407
 CLIP = Masking(MASK, (1, 49405))
@@ -86,3 +86,57 @@ def test_rate_zero_masks_nothing():
     masked, labels = Masking(MASK, (1, MASK), 0.0)(ids, np.zeros((1, 8)))
     assert masked.tolist() == ids.tolist()
     assert (labels == IGNORE).all()
+
+
+def share_reference(ids, draws, ratio):
+    """Equation 20 by hand: the candidates in the order of their draws, the first of them become the mask token."""
+    perturbed = ids.copy()
+    for row in range(len(ids)):
+        places = [position for position in range(ids.shape[1]) if 0 < ids[row, position] < MASK]
+        places.sort(key=lambda position: draws[row, position])
+        number = max(1, int(np.floor(ratio * len(places) + 0.5))) if ratio else 0
+        perturbed[row, places[:number]] = MASK
+    return perturbed
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.3, 0.5, 0.9, 1.0])
+def test_an_exact_share_agrees_with_the_slow_reference(ratio):
+    rng = np.random.default_rng(2)
+    ids = captions(rng)
+    before, draws = ids.copy(), rng.random(ids.shape)
+    perturbed = CaptionPerturbation(MASK, (1, MASK), ratio)(ids, draws)
+    np.testing.assert_array_equal(perturbed, share_reference(ids, draws, ratio))
+    np.testing.assert_array_equal(ids, before)
+    assert not np.shares_memory(perturbed, ids)
+
+
+@pytest.mark.parametrize(
+    ("words", "ratio", "number"),
+    [(0, 0.5, 0), (1, 0.5, 1), (1, 0.01, 1), (2, 0.5, 1), (3, 0.5, 2), (5, 0.5, 3), (10, 0.3, 3), (7, 1.0, 7)],
+)
+def test_the_exact_number_is_rounded_half_up_and_at_least_one(words, ratio, number):
+    ids = np.array([[START, *range(1, words + 1), END, 0, 0]])
+    perturbed = CaptionPerturbation(MASK, (1, MASK), ratio)(ids, np.random.default_rng(3).random(ids.shape))
+    assert (perturbed == MASK).sum() == number
+    assert perturbed[0, [0, words + 1, -2, -1]].tolist() == [START, END, 0, 0]
+
+
+def test_every_place_is_masked_equally_often_and_padding_changes_nothing():
+    draws = np.random.default_rng(4).random((4000, 14))
+    ids = np.tile(np.array([START, *range(1, 11), END, 0, 0]), (4000, 1))
+    perturbed = CaptionPerturbation(MASK, (1, MASK), 0.3)(ids, draws)
+    share = (perturbed == MASK).mean(axis=0)
+    assert share[[0, 11, 12, 13]].max() == 0
+    assert np.abs(share[1:11] - 0.3).max() < 0.03  # 4 standard deviations
+    trimmed = CaptionPerturbation(MASK, (1, MASK), 0.3)(ids[:, :12], draws[:, :12])
+    np.testing.assert_array_equal(trimmed, perturbed[:, :12])
+
+
+def test_independent_draws_vary_in_number_and_may_mask_nothing():
+    draws = np.random.default_rng(5).random((4000, 6))
+    ids = np.tile(np.array([START, 1, 2, 3, 4, END]), (4000, 1))
+    perturbed = CaptionPerturbation(MASK, (1, MASK), 0.5, "bernoulli")(ids, draws)
+    np.testing.assert_array_equal(perturbed == MASK, (draws < 0.5) & (ids < MASK))
+    numbers = np.bincount((perturbed == MASK).sum(axis=1), minlength=5) / 4000
+    assert np.abs(numbers - np.array([1, 4, 6, 4, 1]) / 16).max() < 0.03
+    np.testing.assert_array_equal(CaptionPerturbation(MASK, (1, MASK), 0.0, "bernoulli")(ids, draws), ids)
