@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "Train a model from one configuration file.",
     "evaluate": "Score a model on a split: R@k, mAP, mINP per language.",
     "ablate": "Train the settings of an ablation with several seeds, and compare them.",
+    "analyse": "Look into a run: how true the relations were that it took for granted.",
     "data": "Make and check data sets.",
 }
 
