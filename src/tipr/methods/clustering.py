@@ -125,7 +125,8 @@ def _reciprocal(ranks: NDArray[np.int64], sparse: Any) -> Any:
 
 
 def _row_sizes(matrix: Any) -> NDArray[np.float32]:
-    return np.diff(matrix.indptr).astype(np.float32)
+    sizes: NDArray[np.float32] = np.diff(matrix.indptr).astype(np.float32)
+    return sizes
 
 
 def _neighbour_weights(unit: Tensor, members: Any) -> NDArray[np.float32]:
