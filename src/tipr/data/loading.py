@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as KeySampler
 
-from tipr.data.augmentation import DRAWS, Augmentation, augment
+from tipr.data.augmentation import CHUNK, DRAWS, Augmentation, augment
 from tipr.data.batch import IGNORE, PairBatch, TrainBatch
 from tipr.data.images import ImageProblem, Preprocessing, normalise, read_image, resize
 from tipr.data.masking import CaptionPerturbation, Masking
@@ -314,7 +314,13 @@ class PairSource(Source[PairBatch]):
             draw = uniforms(self.sampler.seed, epoch, rows, Stream.CLEAN_VIEW, 1)[:, 0]
             mirrored = (draw < self.augmentation.flip)[:, None, None, None]
             decoded = np.where(mirrored, decoded[..., ::-1], decoded)
-        return normalise(torch.from_numpy(decoded), self.preprocessing.mean, self.preprocessing.std)
+        # As `normalise` of the whole, bit by bit, but several times faster: in pieces that stay in the cache, into
+        # memory of NumPy's, which asks for large pages.
+        pixels = torch.from_numpy(np.empty(decoded.shape, np.float32))
+        for start in range(0, len(decoded), CHUNK):
+            piece = torch.from_numpy(decoded[start : start + CHUNK])
+            pixels[start : start + CHUNK] = normalise(piece, self.preprocessing.mean, self.preprocessing.std)
+        return pixels
 
     def _perturbed(
         self, decoded: NDArray[np.uint8], clean: Tensor, chosen: NDArray[np.bool_], epoch: int, rows: Rows
@@ -322,9 +328,9 @@ class PairSource(Source[PairBatch]):
         """(B, 3, H, W) float32: the chosen images augmented, the others as in the clean view."""
         if chosen.all():
             return self._augmented(decoded, epoch, rows, Stream.AUGMENTATION)
-        mixed = clean.clone()
-        mixed[torch.from_numpy(chosen)] = self._augmented(decoded[chosen], epoch, rows[chosen], Stream.AUGMENTATION)
-        return mixed
+        mixed = clean.numpy().copy()
+        mixed[chosen] = self._augmented(decoded[chosen], epoch, rows[chosen], Stream.AUGMENTATION).numpy()
+        return torch.from_numpy(mixed)
 
     def _sides(self, epoch: int, rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(B,) whether the image and (B,) whether the caption of each pair is perturbed."""
