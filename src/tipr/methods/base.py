@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -48,12 +49,14 @@ class TrainingFacts:
         mask_id: id of the tokenizer's mask token; the loader masks, a method only carries the number.
         vocabulary_size: V, ids of the tokenizer.
         identities: P, training identities; batches carry 0..P-1. None for a method of bare pairs: it never learns it.
+        image_id: (N,) int64 position of the image file of each pair; None where it is not known.
     """
 
     pairs: int
     mask_id: int
     vocabulary_size: int
     identities: int | None
+    image_id: NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -116,6 +119,7 @@ class Method(nn.Module, ABC):
         batch: what `forward` takes. A method of bare pairs (`PairBatch`) is given nothing with an identity in it.
         encoder: the two towers; all that a `Retriever` needs.
         uses_mlm: whether a batch must carry masked captions and their labels.
+        uses_perturbed_view: whether a batch of pairs must carry the perturbed view; its `Config` then has `views`.
         notices: what an importer found absent or left out; empty for a method that was not imported.
     """
 
@@ -124,6 +128,7 @@ class Method(nn.Module, ABC):
     batch: ClassVar[type[TrainBatch] | type[PairBatch]] = TrainBatch
     encoder: Encoder
     uses_mlm: bool
+    uses_perturbed_view: bool = False
     notices: tuple[str, ...] = ()
 
     @classmethod
@@ -139,6 +144,17 @@ class Method(nn.Module, ABC):
         Raises:
             ConfigError: the configuration does not fit the facts.
         """
+
+    @classmethod
+    def memory_needed(cls, config: Any, width: int, facts: TrainingFacts) -> int:
+        """Bytes of what the method keeps of every training pair, at their most; asked for before it is built.
+
+        Args:
+            config: an instance of `Config`.
+            width: of a feature.
+            facts: of the run.
+        """
+        return 0
 
     @abstractmethod
     def forward(self, batch: Any, context: StepContext) -> StepOutput:

@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from tipr.data.datasets import DATASETS
 from tipr.data.images import Preprocessing
-from tipr.data.loading import BatchSource, Captions, ImageStore
-from tipr.data.masking import Masking
-from tipr.data.samples import Split
+from tipr.data.loading import BatchSource, Captions, ImageStore, PairSource, Source, SourceSettings
+from tipr.data.masking import CaptionPerturbation, Masking
+from tipr.data.samples import Pairs, Queries, Split
 from tipr.data.sampling import IdentitySampler, RandomSampler, Rows, Sampler
 from tipr.encoders import ENCODERS, Encoder
 from tipr.encoders.tokenizers import TOKENIZERS, SubwordTokenizer, Tokenizer, load_tokenizer
 from tipr.errors import ConfigError, DatasetError, WeightsError
 from tipr.methods import METHODS, Method, TrainingFacts
+from tipr.methods.base import keep
 from tipr.retrieval import Retriever
 from tipr.training import environment
 from tipr.training.checkpoint import reported
+from tipr.training.features import pair_features
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
 from tipr.training.run_config import IdentitySampling, RunConfig, SubwordTokenizerConfig
 from tipr.training.validation import Validation
@@ -45,7 +48,7 @@ class Run:
         optimizer: the bare optimiser; `stepper` is what Fabric made of it.
         source: of the batches.
         tokenizer, preprocessing: travel with the exported model.
-        train: the training split.
+        train: the training split; for a method of bare pairs a view of it without identities.
         validation: scores an encoder; None without selection, and on all processes but the first.
         average: running mean of the encoder's weights, or None.
         shadow: an encoder that holds the mean when it is scored or exported, or None.
@@ -57,10 +60,10 @@ class Run:
     module: Any
     optimizer: torch.optim.Optimizer
     stepper: Any
-    source: BatchSource
+    source: Source[Any]
     tokenizer: Tokenizer
     preprocessing: Preprocessing
-    train: Split
+    train: Split | Pairs
     validation: Validation | None
     average: WeightAverage | None
     shadow: Encoder | None
@@ -89,6 +92,17 @@ class Run:
             return nullcontext()
         kind = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=kind)
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        """See `tipr.methods.TrainingFeatures`."""
+        return pair_features(
+            self.source,
+            self.method.encoder,
+            self.autocast,
+            batch_size=self.config.selection.batch_size,
+            device=self.device,
+            reduce_sum=environment.reduce_sum if self.fabric.world_size > 1 else keep,
+        )
 
     def current_encoder(self) -> Encoder:
         """What would be deployed now: the mean of the weights where one is kept, else the weights."""
@@ -121,9 +135,8 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
         ConfigError, DatasetError, WeightsError: what does not fit, in one line.
     """
     first = fabric.global_rank == 0
-    train = DATASETS[config.data.dataset].load(config.data.root, "train", config.data.languages)
-    if not train.samples:
-        raise DatasetError(f"{config.data.root}: the training split has no captions")
+    kind = METHODS[config.method.name]
+    train = _training_split(config)
     environment.seed_all(config.seed)
     base = None if config.start_from is None else Retriever.load(config.start_from)
     tokenizer = _tokenizer(config, train, fabric) if base is None else base.tokenizer
@@ -134,16 +147,15 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     else:
         encoder, preprocessing = base.encoder.train(), base.preprocessing
         _check_start(config, encoder)
-    method = METHODS[config.method.name].build(
-        config.method,
-        encoder,
-        TrainingFacts(
-            pairs=len(train),
-            mask_id=tokenizer.mask_id,
-            vocabulary_size=tokenizer.vocabulary_size,
-            identities=train.identity_count,
-        ),
+    facts = TrainingFacts(
+        pairs=len(train),
+        mask_id=tokenizer.mask_id,
+        vocabulary_size=tokenizer.vocabulary_size,
+        identities=train.identity_count if isinstance(train, Split) else None,
+        image_id=train.image_id if isinstance(train, Pairs) else None,
     )
+    _check_memory(kind.memory_needed(config.method, encoder.embed_dim, facts), fabric, f"{len(train):,} training pairs")
+    method = kind.build(config.method, encoder, facts)
     if config.precision == "reference_half":
         environment.hold_in_half(method)
     method.to(fabric.device)
@@ -159,8 +171,7 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
         config.optimizer,
         device=fabric.device,
     )
-    uses_mlm = method.uses_mlm
-    source = _source(config, fabric, train, tokenizer, preprocessing, uses_mlm=uses_mlm, note=note)
+    source = _source(config, fabric, train, tokenizer, preprocessing, method=method, note=note)
     module, stepper = fabric.setup(method, optimizer, move_to_device=False)
     return Run(
         config=config,
@@ -179,14 +190,58 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     )
 
 
-def _tokenizer(config: RunConfig, train: Split, fabric: Any) -> Tokenizer:
+def _training_split(config: RunConfig) -> Split | Pairs:
+    """The training split, checked; for a method of bare pairs nothing in it says who is shown.
+
+    Raises:
+        DatasetError: there are no captions; or, of bare pairs, some have no words.
+        ConfigError: there are fewer bare pairs than a batch has.
+    """
+    split = DATASETS[config.data.dataset].load(config.data.root, "train", config.data.languages)
+    if not split.samples:
+        raise DatasetError(f"{config.data.root}: the training split has no captions")
+    if not config.bare_pairs:
+        return split
+    pairs = split.pairs()
+    silent = [row for row, caption in enumerate(pairs.captions) if not any(map(str.isalnum, caption))]
+    if silent:
+        image = pairs.images[pairs.image_id[silent[0]]]
+        raise DatasetError(
+            f"{config.data.root}: {len(silent)} of {len(pairs)} training captions have no words, first of {image}"
+        )
+    units, name = (len(pairs), "pairs") if config.data.epoch_unit == "caption" else (len(pairs.images), "images")
+    if units < config.data.batch_size:
+        raise ConfigError(f"data.batch_size {config.data.batch_size} is above {units}, the training {name} of an epoch")
+    return pairs
+
+
+def _check_memory(needed: int, fabric: Any, what: str) -> None:
+    """See that what a method keeps of every pair can be there before anything is.
+
+    Raises:
+        ConfigError: says how much is needed and how much there is.
+    """
+    if fabric.device.type == "cpu":
+        needed *= fabric.world_size  # every process has its own
+    free = environment.free_memory(fabric.device)
+    if free is not None and needed > free:
+        raise ConfigError(
+            f"the memory banks of {what} need {needed / 2**30:.1f} GiB, {fabric.device} has {free / 2**30:.1f} GiB free"
+        )
+
+
+def _texts(split: Split | Pairs) -> Sequence[str]:
+    return split.captions if isinstance(split, Pairs) else [sample.caption for sample in split.samples]
+
+
+def _tokenizer(config: RunConfig, train: Split | Pairs, fabric: Any) -> Tokenizer:
     """The run's tokenizer, made once by the first process and kept in the run folder."""
     folder = config.out / TOKENIZER
     if fabric.global_rank == 0 and not (folder / "tokenizer.json").is_file():
         settings = config.tokenizer
         if isinstance(settings, SubwordTokenizerConfig):
             made: Tokenizer = SubwordTokenizer.train(
-                [sample.caption for sample in train.samples],
+                _texts(train),
                 vocabulary_size=settings.vocabulary_size,
                 max_tokens=config.max_tokens,
             )
@@ -216,22 +271,16 @@ def _captions(tokenizer: Tokenizer, captions: Sequence[str]) -> Captions:
     return Captions(ids, mask)
 
 
-def _columns(split: Split) -> tuple[Rows, Rows]:
-    """(N,) identity and image of each sample."""
-    queries = split.queries()
-    return queries.identity, queries.image_id
-
-
-def _images(config: RunConfig, split: Split, size: tuple[int, int], note: Note) -> ImageStore:
-    note(f"reading {len(split.images):,} images of split {split.name!r}")
+def _images(config: RunConfig, name: str, split: Split | Pairs, size: tuple[int, int], note: Note) -> ImageStore:
+    note(f"reading {len(split.images):,} images of split {name!r}")
     threads = config.threads or torch.get_num_threads()
     store = ImageStore(split.images, size, budget=int(config.data.memory_gib * 2**30), threads=threads)
     if not store.cached:
-        note(f"split {split.name!r} does not fit into data.memory_gib {config.data.memory_gib}: files are read anew")
+        note(f"split {name!r} does not fit into data.memory_gib {config.data.memory_gib}: files are read anew")
     return store
 
 
-def _sampler(config: RunConfig, identity: Rows, image_id: Rows) -> Sampler:
+def _sampler(config: RunConfig, identity: Rows | None, image_id: Rows) -> Sampler:
     common: dict[str, Any] = {
         "batch_size": config.data.batch_size,
         "seed": config.seed,
@@ -245,29 +294,47 @@ def _sampler(config: RunConfig, identity: Rows, image_id: Rows) -> Sampler:
 def _source(
     config: RunConfig,
     fabric: Any,
-    train: Split,
+    train: Split | Pairs,
     tokenizer: Tokenizer,
     preprocessing: Preprocessing,
     *,
-    uses_mlm: bool,
+    method: Method,
     note: Note,
-) -> BatchSource:
-    identity, image_id = _columns(train)
-    masking = Masking(tokenizer.mask_id, tokenizer.maskable, config.data.mlm_probability) if uses_mlm else None
-    source = BatchSource(
-        _images(config, train, preprocessing.image_size, note),
-        _captions(tokenizer, [sample.caption for sample in train.samples]),
-        identity,
-        image_id,
-        sampler=_sampler(config, identity, image_id),
-        augmentation=config.augmentation,
-        preprocessing=preprocessing,
-        masking=masking,
-        trim=config.trims,
-        captions_per_image=config.data.captions_per_image,
-        rank=fabric.global_rank,
-        processes=fabric.world_size,
-    )
+) -> Source[Any]:
+    rows = train if isinstance(train, Pairs) else train.queries()
+    settings: SourceSettings = {
+        "sampler": _sampler(config, rows.identity if isinstance(rows, Queries) else None, rows.image_id),
+        "augmentation": config.augmentation,
+        "preprocessing": preprocessing,
+        "trim": config.trims,
+        "rank": fabric.global_rank,
+        "processes": fabric.world_size,
+    }
+    images = _images(config, "train", train, preprocessing.image_size, note)
+    captions = _captions(tokenizer, rows.captions)
+    source: Source[Any]
+    if isinstance(rows, Pairs):
+        views = config.method.views
+        perturbation = CaptionPerturbation(tokenizer.mask_id, tokenizer.maskable, views.mask_ratio, views.text_mask)
+        source = PairSource(
+            images,
+            captions,
+            rows.image_id,
+            views=views,
+            perturbation=perturbation if method.uses_perturbed_view else None,
+            **settings,
+        )
+    else:
+        masking = Masking(tokenizer.mask_id, tokenizer.maskable, config.data.mlm_probability)
+        source = BatchSource(
+            images,
+            captions,
+            rows.identity,
+            rows.image_id,
+            masking=masking if method.uses_mlm else None,
+            captions_per_image=config.data.captions_per_image,
+            **settings,
+        )
     if not source.length(1):
         raise ConfigError(f"data.batch_size {config.data.batch_size}: an epoch of {len(train)} samples has no batch")
     return source
@@ -285,9 +352,10 @@ def _validation(
         raise DatasetError(f"selection.split {name}: {error} (selection.split: last needs none)") from None
     return Validation(
         split,
-        _images(config, split, preprocessing.image_size, lambda text: None),
-        _captions(tokenizer, [sample.caption for sample in split.samples]),
+        _images(config, name, split, preprocessing.image_size, lambda text: None),
+        _captions(tokenizer, _texts(split)),
         preprocessing=preprocessing,
         batch_size=config.selection.batch_size,
         device=device,
+        level="pair" if config.bare_pairs else "identity",
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tipr.data.datasets import DATASETS
-from tipr.data.samples import Split
+from tipr.data.samples import LANGUAGES, Pairs, Split
 from tipr.training.checkpoint import reported
 from tipr.training.run_config import RunConfig
 from tipr.training.validation import Scores
@@ -18,26 +18,28 @@ CARD = "card.md"
 COLUMNS = ("R@1", "R@5", "R@10", "mAP", "mINP")
 
 
-def data_facts(config: RunConfig, train: Split) -> dict[str, Any]:
+def data_facts(config: RunConfig, train: Split | Pairs) -> dict[str, Any]:
     """What identifies the training data: JSON values.
 
     The fingerprint is the SHA-256 of the manifest where there is one, and always that of the training records
-    themselves (image path below the root, caption, identity, language; a line each).
+    themselves (image path below the root, caption, identity, language; a line each). Of bare pairs there is no identity
+    in the line, and no number of people.
     """
     root = config.data.root
     folder = root if root.is_dir() else root.parent
     digest = hashlib.sha256()
-    for sample in train.samples:
-        path = sample.image_path
+    languages = set()
+    for path, *words in _records(train):
         name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-        digest.update(f"{name}\t{sample.caption}\t{sample.identity}\t{sample.language}\n".encode())
+        digest.update(("\t".join([name, *words]) + "\n").encode())
+        languages.add(words[-1])
     facts: dict[str, Any] = {
         "dataset": config.data.dataset,
         "licence": DATASETS[config.data.dataset].facts.licence,
-        "people": train.identity_count,
+        **({"people": train.identity_count} if isinstance(train, Split) else {}),
         "images": len(train.images),
         "captions": len(train),
-        "languages": list(train.languages()),
+        "languages": [code for code in LANGUAGES if code in languages],
         "sha256_training_records": digest.hexdigest(),
     }
     manifest = folder / "manifest.jsonl" if root.is_dir() else root
@@ -50,6 +52,15 @@ def data_facts(config: RunConfig, train: Split) -> dict[str, Any]:
     if isinstance(benchmark, dict):
         facts |= {f"benchmark_{key}": benchmark[key] for key in ("preset", "seed") if key in benchmark}
     return facts
+
+
+def _records(train: Split | Pairs) -> Iterator[tuple[Path, str, str] | tuple[Path, str, str, str]]:
+    if isinstance(train, Split):
+        for sample in train.samples:
+            yield sample.image_path, sample.caption, str(sample.identity), sample.language
+        return
+    for caption, position, language in zip(train.captions, train.image_id, train.language, strict=True):
+        yield train.images[position], caption, language
 
 
 def learning_history(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -94,6 +105,7 @@ def card_facts(
         "seed": config.seed,
         "selection": config.selection.split,
         "selected_on_test": config.selection.select_on_test,
+        "wanted": "own image" if config.bare_pairs else "same person",
         "best": best,
         "last": last,
         "history": history,
@@ -120,6 +132,7 @@ def render(facts: dict[str, Any]) -> str:
     """The card as Markdown."""
     data, config = facts["data"], facts["config"]
     synthetic = data["dataset"] == "synthetic"
+    people = f" of {data['people']:,} people" if "people" in data else ""
     lines = [
         f"# Model card: {facts['method']} with the {facts['encoder']} encoder",
         "",
@@ -131,7 +144,7 @@ def render(facts: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        f"- {data['dataset']}: {data['images']:,} images of {data['people']:,} people, {data['captions']:,} captions "
+        f"- {data['dataset']}: {data['images']:,} images{people}, {data['captions']:,} captions "
         f"({', '.join(data['languages'])}); licence: {data['licence']}",
         *(f"- {key}: {data[key]}" for key in sorted(data) if key.startswith(("sha256", "benchmark"))),
         "",
@@ -157,9 +170,10 @@ def selection_line(facts: dict[str, Any]) -> str:
         return "SELECTED ON TEST: the best epoch was chosen on the test split, so its scores there are optimistic."
     if facts["selection"] == "last":
         return "No selection: the last epoch is the model, nothing was scored during the run."
+    wanted = " A caption looks for its own image, not for its person." if facts.get("wanted") == "own image" else ""
     return (
         f"The best epoch was chosen by mean R@1 over languages on the split {facts['selection']!r}; "
-        "the scores are of that split."
+        f"the scores are of that split.{wanted}"
     )
 
 

@@ -109,6 +109,17 @@ def start(config: RunConfig) -> Any:
     return fabric
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
 def seed_all(seed: int) -> None:
     """Seed torch, NumPy's legacy generator and `random`."""
     torch.manual_seed(seed)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tipr.data.images import Preprocessing, normalise
-from tipr.data.loading import Captions, ImageStore, PairSource
+from tipr.data.loading import Captions, ImageStore, Source
 from tipr.data.sampling import Rows
 from tipr.encoders.base import Encoder
 from tipr.methods.base import keep
@@ -83,7 +84,7 @@ class EncodingPasses:
 
 
 def pair_features(
-    source: PairSource,
+    source: Source[Any],
     encoder: Encoder,
     autocast: Autocast,
     *,

@@ -17,11 +17,13 @@ STATUS = "status"
 class Journal:
     """Appends one JSON object a line, and the same numbers as TensorBoard events where TensorBoard is installed.
 
-    Every entry has `step`. Entries beyond the step that a run resumes from are cut off, so no step occurs twice.
+    Every entry has `step`. What a resumed run will write again is cut off, so nothing occurs twice: entries beyond the
+    step that it resumes from, and those about epochs that were not closed when its checkpoint was written.
 
     Args:
         folder: the run folder.
         resume_step: optimiser steps done by the checkpoint that the run goes on from; 0 for a new run.
+        closed_epoch: last epoch that this checkpoint has seen the end of; None: any.
 
     Attributes:
         note: a sentence when TensorBoard is absent, else None.
@@ -30,11 +32,11 @@ class Journal:
         TrainingError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int = 0) -> None:
+    def __init__(self, folder: Path, *, resume_step: int = 0, closed_epoch: int | None = None) -> None:
         self.folder = folder
         self.note: str | None = None
         with reported(folder, "write the journal"):
-            _cut(folder / METRICS, resume_step)
+            _cut(folder / METRICS, resume_step, closed_epoch)
             self._stream = (folder / METRICS).open("a", encoding="utf-8")
         self._events: Any = None
         try:
@@ -59,7 +61,7 @@ class Journal:
         """Append an entry and flush it.
 
         Args:
-            kind: "train" or "scores".
+            kind: "train", or about a whole epoch, which `values` then name: "epoch" or "scores".
             step: optimiser steps done.
             values: numbers, or mappings of numbers, by name.
 
@@ -95,8 +97,8 @@ def set_status(folder: Path, status: str) -> None:
         os.replace(draft, folder / STATUS)
 
 
-def _cut(path: Path, step: int) -> None:
-    """Keep the whole lines up to a step; a line torn by a kill goes too."""
+def _cut(path: Path, step: int, closed_epoch: int | None) -> None:
+    """Keep the whole lines up to a step and of closed epochs; a line torn by a kill goes too."""
     if not path.is_file():
         return
     kept = []
@@ -105,7 +107,8 @@ def _cut(path: Path, step: int) -> None:
             entry = json.loads(line)
         except ValueError:
             continue
-        if entry["step"] <= step:
+        about_epoch = closed_epoch is not None and entry["kind"] != "train"
+        if entry["step"] <= step and not (about_epoch and entry["epoch"] > closed_epoch):
             kept.append(line + "\n")
     draft = path.with_name(path.name + ".partial")
     draft.write_text("".join(kept), encoding="utf-8")

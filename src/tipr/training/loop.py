@@ -23,7 +23,7 @@ from tipr.data.loading import stream
 from tipr.errors import TrainingError
 from tipr.methods import StepContext, StepOutput
 from tipr.methods.base import keep
-from tipr.training import checkpoint, environment
+from tipr.training import checkpoint, environment, relations
 from tipr.training.assembly import Note, Progress, Run
 from tipr.training.journal import Journal
 from tipr.training.optim import rate_factor, set_rate
@@ -55,6 +55,12 @@ class TrainState:
     best_epoch: int = 0
     best_step: int = 0
     scored_step: int = -1
+
+    @property
+    def closed_epoch(self) -> int:
+        """The last epoch whose end is done: its report and scores are there, and whatever came of them."""
+        cut_short = self.position > 0 and self.scored_step == self.step
+        return self.epoch if cut_short else self.epoch - 1
 
 
 class Readings:
@@ -173,6 +179,8 @@ class Loop:
         if state.step and self._stop(interrupt, agreed=True) == "max_minutes":
             return "max_minutes"  # resumed after its time was up
         while state.step < self.total:
+            if not state.position:
+                run.method.begin_epoch(state.epoch, run.features)
             for position in range(state.position, source.length(state.epoch)):
                 batch = next(batches).to(run.device)
                 context.epoch, context.step = state.epoch, state.step
@@ -261,6 +269,7 @@ class Loop:
         """Journal, scoring, model, checkpoint: in this order, so that a checkpoint vouches for all before it."""
         run, state = self.run, self.state
         self._log()
+        self._report()
         scores = None
         if last or state.epoch % run.config.selection.every_epochs == 0:
             scores = self._score()
@@ -271,6 +280,17 @@ class Loop:
             state.epoch, state.position = epoch + 1, 0
         if last or epoch % checkpoints.every_epochs == 0:
             self._save()
+
+    def _report(self) -> None:
+        """Let the method close its epoch, and keep what it has to say."""
+        epoch = self.state.epoch
+        report = self.run.method.end_epoch(epoch)
+        if self.journal is not None and report.logs:
+            self.journal.write("epoch", self.state.step, {"epoch": epoch, "logs": report.logs})
+        if self.journal is not None and report.arrays:
+            relations.save(self.run.folder, epoch, report.arrays)
+        if report.warning is not None:
+            self._note(f"warning: epoch {epoch}: {report.warning}")
 
     def _score(self) -> Scores | None:
         """Score the current encoder; a new best one becomes `best/`."""

@@ -16,7 +16,7 @@ import yaml
 from tipr import config as configuration
 from tipr.errors import ConfigError, TiprError, TrainingError
 from tipr.retrieval import Retriever
-from tipr.training import checkpoint, environment
+from tipr.training import checkpoint, environment, relations
 from tipr.training.assembly import TOKENIZER, Note, Progress, Run, assemble
 from tipr.training.card import card_facts, data_facts, learning_history, write_card
 from tipr.training.checkpoint import reported
@@ -62,7 +62,8 @@ def train(
     """Train a model as configured; `config.out` becomes the run folder.
 
     The folder gets `config.yaml`, `environment.json`, `metrics.jsonl`, `tb/`, `checkpoints/`, `tokenizer/`, `best/`,
-    `last/`, `card.md` and `status`. The scores in the card are those of the written weights in float32.
+    `last/`, `card.md`, `status` and, from a method that records relations, `relations/epoch-NNN.npz`. The scores in the
+    card are those of the written weights in float32.
 
     Args:
         config: the run.
@@ -89,7 +90,11 @@ def train(
         interrupt = stack.enter_context(Interrupt().listening())
         environment.seed_all(config.seed + fabric.global_rank)
         state = restore_state(run, note) if resume else TrainState()
-        journal = stack.enter_context(Journal(config.out, resume_step=state.step)) if first else None
+        journal = None
+        if first:
+            relations.forget(config.out, after=state.closed_epoch)
+            journal = Journal(config.out, resume_step=state.step, closed_epoch=state.closed_epoch)
+            stack.enter_context(journal)
         if journal is not None and journal.note is not None:
             note(journal.note)
         if resume:

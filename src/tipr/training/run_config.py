@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from tipr.config import Section
 from tipr.data.augmentation import Augmentation
+from tipr.data.batch import PairBatch
 from tipr.data.datasets import DATASETS
 from tipr.data.samples import LANGUAGES
 from tipr.data.sampling import EpochUnit
@@ -266,6 +267,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"sampler.per_identity {self.sampler.per_identity} does not divide data.batch_size {batch}"
             )
+        if self.bare_pairs:
+            name = self.method.name
+            if isinstance(self.sampler, IdentitySampling):
+                raise ValueError(f"sampler.name: identity needs identities, method {name} learns without: use random")
+            if self.data.captions_per_image > 1:
+                raise ValueError(f"data.captions_per_image {self.data.captions_per_image}: method {name} takes 1 only")
         if self.max_steps is not None and self.schedule.unit == "epoch" and self.schedule.kind == "cosine":
             raise ValueError("max_steps needs schedule.unit: step (a cosine over epochs needs epochs)")
         if self.precision == "reference_half" and self.ema is not None:
@@ -279,6 +286,11 @@ class RunConfig(Section):
         if tokens is not None and tokens > self.encoder.max_tokens:
             raise ValueError(f"tokenizer.max_tokens {tokens} is above encoder.max_tokens {self.encoder.max_tokens}")
         return self
+
+    @property
+    def bare_pairs(self) -> bool:
+        """Whether the method learns from pairs alone and must not be given identities."""
+        return METHODS[self.method.name].batch is PairBatch
 
     @property
     def max_tokens(self) -> int:
