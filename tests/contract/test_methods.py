@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from small_encoders import make_encoder
 
 import tipr.methods
 from tipr.config import Section
-from tipr.data.batch import IGNORE, TrainBatch
-from tipr.encoders import ENCODERS, Encoder
+from tipr.data.batch import IGNORE, PairBatch, TrainBatch
+from tipr.encoders import ENCODERS
 from tipr.methods import METHODS, Method, StepContext, TrainingFacts
 
 NOT_METHODS = {"__init__", "base", "clustering", "interaction", "memory_bank"}
+
+PAIRS = 40
 
 every_method = pytest.mark.parametrize("name", METHODS)
 every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
@@ -23,29 +26,45 @@ every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
 
 def make(name: str, encoder_name: str) -> Method:
     cls, encoder = METHODS[name], make_encoder(encoder_name)
-    return cls.build(
-        cls.Config(), encoder, TrainingFacts(pairs=0, mask_id=57, vocabulary_size=encoder.vocabulary_size, identities=3)
+    facts = TrainingFacts(
+        pairs=PAIRS,
+        mask_id=57,
+        vocabulary_size=encoder.vocabulary_size,
+        identities=None if cls.batch is PairBatch else 3,
     )
+    return cls.build(cls.Config(), encoder, facts)
 
 
-def make_batch(encoder: Encoder, rows: int = 4) -> TrainBatch:
+def make_batch(method: Method, rows: int = 4) -> TrainBatch | PairBatch:
     g = torch.Generator().manual_seed(0)
     ids = torch.zeros(rows, 10, dtype=torch.long)
     ids[:, 0], ids[:, 1:7], ids[:, 7] = 58, torch.randint(4, 50, (rows, 6), generator=g), 59
     labels = torch.full_like(ids, IGNORE)
     labels[:, 2] = ids[:, 2]
+    masked = torch.where(labels == IGNORE, ids, 57)
+    pixels = torch.randn(rows, 3, *method.encoder.image_size, generator=g)
+    if method.batch is PairBatch:
+        return PairBatch(
+            pixels=pixels,
+            perturbed_pixels=pixels.flip(3) if method.uses_perturbed_view else None,
+            ids=ids,
+            mask=ids > 0,
+            perturbed_ids=masked if method.uses_perturbed_view else None,
+            image_id=torch.arange(rows) // 2,
+            row=torch.arange(rows),
+        )
     return TrainBatch(
-        pixels=torch.randn(rows, 3, *encoder.image_size, generator=g),
+        pixels=pixels,
         ids=ids,
         mask=ids > 0,
-        masked_ids=torch.where(labels == IGNORE, ids, 57),
+        masked_ids=masked,
         mlm_labels=labels,
         identity=torch.arange(rows) % 3,
         row=torch.arange(rows),
     )
 
 
-def feeds_tokens_only(method: Method, batch: TrainBatch) -> set[str]:
+def feeds_tokens_only(method: Method, batch: TrainBatch | PairBatch) -> set[str]:
     """Encoder parameters that no pooled feature depends on: a method without MLM has no use for them."""
     image, text = method.encoder.encode_image(batch.pixels), method.encoder.encode_text(batch.ids, batch.mask)
     names, parameters = zip(*method.encoder.named_parameters(), strict=True)
@@ -70,7 +89,7 @@ def test_name_config_and_key_agree(name: str) -> None:
 @every_method
 def test_a_step_gives_finite_scalars_and_a_gradient_for_what_is_used(name: str, encoder_name: str) -> None:
     method = make(name, encoder_name)
-    batch = make_batch(method.encoder)
+    batch = make_batch(method)
     before = copy.deepcopy(batch)
     output = method(batch, StepContext())
     assert output.losses
@@ -81,7 +100,8 @@ def test_a_step_gives_finite_scalars_and_a_gradient_for_what_is_used(name: str, 
     sum(output.losses.values(), torch.tensor(0.0)).backward()
     silent = {key for key, parameter in method.named_parameters() if parameter.grad is None}
     assert silent <= (set() if method.uses_mlm else feeds_tokens_only(method, batch))
-    assert all(torch.equal(getattr(batch, key), value) for key, value in vars(before).items())
+    for key, value in vars(before).items():
+        assert getattr(batch, key) is None if value is None else torch.equal(getattr(batch, key), value), key
 
 
 @every_method
@@ -99,10 +119,24 @@ def test_state_survives_a_strict_reload(name: str) -> None:
         for parameter in other.parameters():
             parameter.zero_()
     other.load_state_dict(method.state_dict(), strict=True)
-    batch = make_batch(method.encoder)
+    batch = make_batch(method)
     method.eval()
     other.eval()
     torch.testing.assert_close(other(batch, StepContext()).losses, method(batch, StepContext()).losses)
+
+
+@every_method
+def test_an_epoch_begins_and_ends_with_a_report_that_can_be_kept(name: str) -> None:
+    method = make(name, "compact")
+    g = torch.Generator().manual_seed(1)
+    image, text = torch.randn(2, PAIRS, method.encoder.embed_dim, generator=g)
+    method.begin_epoch(1, lambda: (image, text))
+    method(make_batch(method), StepContext())
+    report = method.end_epoch(1)
+    assert all(isinstance(value, float) and math.isfinite(value) for value in report.logs.values())
+    assert all(len(array) == PAIRS and array.dtype == "int32" for array in report.arrays.values())
+    assert report.warning is None or "\n" not in report.warning
+    assert (method.batch is PairBatch) == bool(report.logs)
 
 
 @every_method

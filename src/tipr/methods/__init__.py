@@ -2,17 +2,20 @@
 
 from tipr.methods.base import EpochReport, Method, StepContext, StepOutput, TrainingFacts, TrainingFeatures
 from tipr.methods.clip_baseline import ClipBaseline
+from tipr.methods.dual_granularity import DualGranularity
 from tipr.methods.irra import Irra
 
 METHODS: dict[str, type[Method]] = {
     "irra": Irra,
     "clip_baseline": ClipBaseline,
+    "dual_granularity": DualGranularity,
 }
 """Name in a configuration -> class with `Config` and `build`."""
 
 __all__ = [
     "METHODS",
     "ClipBaseline",
+    "DualGranularity",
     "EpochReport",
     "Irra",
     "Method",
