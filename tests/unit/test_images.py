@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tipr.data.images import (
     HINTS,
     ImageProblem,
     Preprocessing,
+    capture_time,
     normalise,
     read_image,
     resize,
@@ -190,6 +192,57 @@ def test_damaged_exif_does_not_spoil_a_picture() -> None:
         segment = b"Exif\0\0" + body
         data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
         assert pixels(data).size == 20 * 30 * 3
+
+
+def tiff(channels: int, bits: int) -> bytes:
+    """An uncompressed RGB TIFF of 4 x 4 pixels with further channels, as microscopes and scanners write them."""
+    raw = bytes(4 * 4 * channels * bits // 8)
+    more = [struct.pack(f"<{channels}H", *[bits] * channels), struct.pack(f"<{channels}H", *[0] * channels)]
+    place = 8 + 2 + 11 * 12 + 4  # behind header and directory
+    fields = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, channels, place), (259, 3, 1, 1), (262, 3, 1, 2)]
+    fields += [(273, 4, 1, place + 4 * channels), (277, 3, 1, channels), (278, 3, 1, 4), (279, 4, 1, len(raw))]
+    fields += [(284, 3, 1, 1), (338, 3, channels - 3, place + 2 * channels)]
+    directory = b"".join(struct.pack("<HHII", *field) for field in fields)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + directory + bytes(4) + b"".join(more) + raw
+
+
+def test_tiffs_of_many_channels_are_unsupported_and_not_damaged(capfd: pytest.CaptureFixture[str]) -> None:
+    assert pixels(tiff(6, 8)).shape == (4, 4, 3)  # the first three of them are colours
+    for channels, bits in ((6, 16), (8, 8), (9, 16)):
+        found = problem(tiff(channels, bits))
+        assert found.reason == "unsupported format", str(found)
+        assert "ordinary RGB picture" in found.hint
+    assert capfd.readouterr() == ("", ""), "the imaging library's own log must not reach the terminal"
+
+
+def dated(kind: str, clock: object, offset: str | None = None) -> bytes:
+    exif = Image.Exif()
+    exif[0x0132] = "1999:01:01 00:00:00"  # when the file was changed: says nothing about the photograph
+    details = exif.get_ifd(0x8769)
+    details[0x9003] = clock
+    if offset is not None:
+        details[0x9011] = offset
+    return packed(picture(), kind, exif=exif.tobytes())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_time_of_a_photograph_is_read(kind: str) -> None:
+    assert capture_time(dated(kind, "2024:05:06 07:08:09")) == datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    assert capture_time(dated(kind, "2024:05:06 07:08:09", "+02:00")) == datetime(2024, 5, 6, 5, 8, 9, tzinfo=UTC)
+    assert capture_time(packed(picture(), kind)) is None
+
+
+def test_a_time_that_cannot_be_read_is_none() -> None:
+    for clock in ("0000:00:00 00:00:00", "    :  :     :  :  ", "yesterday", "2024:13:06 07:08:09", ""):
+        assert capture_time(dated("JPEG", clock)) is None, clock
+    assert capture_time(dated("JPEG", "2024:05:06 07:08:09", "nonsense")) == datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    assert capture_time(dated("JPEG", "0001:01:01 00:00:00", "+14:00")) is None  # before the calendar begins
+    jpeg = packed(picture(), "JPEG")
+    assert capture_time(packed(picture(), "BMP")) is None
+    assert capture_time(b"no picture: Exif\0") is None
+    for cut in range(0, 400, 7):
+        capture_time(dated("JPEG", "2024:05:06 07:08:09")[:cut])
+    assert capture_time(jpeg[:2] + b"\xff\xe1\0\x0cExif\0\0II*\0" + jpeg[2:]) is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])

@@ -9,6 +9,7 @@ composited on white. Colour profiles are ignored. Torch is imported on first use
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
 """What is read."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""File name endings that a folder scan takes up; reading itself goes by content."""
 MAX_PIXELS = 50_000_000
 """Default limit on width x height, checked before any pixel is decoded."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -44,7 +44,7 @@ HINTS = {
     "unreadable": "it must be a regular file that you may read",
     "empty file": "copy it again from its source",
     "not an image": f"{', '.join(FORMATS)} are read",
-    "unsupported format": f"convert it to one of {', '.join(FORMATS)}",
+    "unsupported format": f"save it as an ordinary RGB picture, {', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
     "truncated": "its end is missing: copy it again from its source",
     "damaged": "its picture data are broken: copy it again or save it anew",
     "too large": "scale it down",
@@ -72,6 +72,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_UNSUPPORTED = re.compile(r"unknown pixel mode|samples per pixel|Unsupported BMP|cannot handle \d+-(bit|layer)")
+"""What the decoders say of sound files that they do not know: TIFFs of odd channels, JPEGs of 12 bits."""
+_EXIF = re.compile(rb"Exif\0|eXIf|EXIF")
+_EXIF_DETAILS, _TAKEN, _TAKEN_OFFSET = 0x8769, 0x9003, 0x9011
+# the imaging library logs what it then raises as well; without a handler that goes to stderr, among progress lines
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 # `catch_warnings` swaps process-wide state: without the lock, threads would restore each other's filters
 _WARNINGS_LOCK = threading.Lock()
 
@@ -122,6 +128,35 @@ def read_image(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _read_any(name, data, decoder, max_pixels)
+
+
+def capture_time(data: bytes) -> datetime | None:
+    """When a photograph was taken, by its own EXIF data (DateTimeOriginal, and OffsetTimeOriginal where it stands).
+
+    Nothing else is looked at, in particular no location.
+
+    Args:
+        data: the bytes of a file that `read_image` accepts.
+
+    Returns:
+        The time in UTC; a camera clock without an offset counts as UTC. None when there is no such time, or none that
+        can be read: that says nothing about the picture.
+    """
+    decoder = next((decoder for pattern, decoder in _DECODERS if pattern.match(data)), None)
+    if decoder is None or not (decoder is TiffImagePlugin.TiffImageFile or _EXIF.search(data)):
+        return None
+    try:
+        with _WARNINGS_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with decoder(io.BytesIO(data)) as image:
+                details = image.getexif().get_ifd(_EXIF_DETAILS)
+        clock, offset = (str(details.get(tag, "")).strip(" \0") for tag in (_TAKEN, _TAKEN_OFFSET))
+        taken = datetime.strptime(clock, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        if re.fullmatch(r"[+-]\d\d:\d\d", offset):
+            taken = taken.replace(tzinfo=datetime.strptime(offset, "%z").tzinfo)
+        return taken.astimezone(UTC)
+    except Exception:  # metadata of strangers may be broken in any way
+        return None
 
 
 def _byte_limit(max_pixels: int) -> int:
@@ -184,7 +219,10 @@ def _read_any(name: str, data: bytes, decoder: type[ImageFile.ImageFile], max_pi
     except ImageProblem:
         raise
     except Exception as error:  # a crafted file may trip a decoder anywhere; every such trip is the file's fault
-        reason = "truncated" if _looks_truncated(data, error) else "damaged"
+        if _looks_truncated(data, error):
+            reason = "truncated"
+        else:
+            reason = "unsupported format" if _UNSUPPORTED.search(str(error)) else "damaged"
         raise ImageProblem(name, reason, str(error)) from None
 
 
