@@ -261,6 +261,18 @@ def test_pictures_that_are_no_crops_are_counted_in_a_warning(tmp_path: Path, mod
     assert "1 of 1 added pictures are wider than 0.8 of their height" in capsys.readouterr().err
 
 
+def test_folders_that_are_not_entered_are_counted(tmp_path: Path, model: Path, people: Path, capsys: Any) -> None:
+    for place in ("p/a.png", "p/sub/b.png", "p/sub/deep/c.png", "p/.hidden/d.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes((people / "00.png").read_bytes())
+    assert run("index", "create", tmp_path / "g", tmp_path / "p", "--model", model) == 0
+    assert "folders inside that were not entered: 1; --recursive enters them" in capsys.readouterr().err
+    assert run("index", "add", tmp_path / "g", tmp_path / "p", "-r") == 0
+    out, err = capsys.readouterr()
+    assert "added 2, already there 1" in out
+    assert "not entered" not in err
+
+
 def _child(*arguments: Any, **variables: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", "tipr", *[str(argument) for argument in arguments]]

@@ -14,6 +14,7 @@ import pytest
 from colour_model import ColourModel, paint
 from PIL import Image
 
+from tipr.data.manifest import Record, write_manifest
 from tipr.gallery import Gallery, ingest
 from tipr.gallery.ingest import Entry, list_entries
 
@@ -79,6 +80,20 @@ def test_odd_but_good_files_are_indexed_upright(gallery: Gallery, tmp_path: Path
     best = gallery.search("red coat blue trousers", k=1)[0]
     assert Path(best.metadata["path"]).name == name
     assert (best.metadata["width"], best.metadata["height"]) == (20, 60)
+
+
+def test_the_time_of_a_photograph_can_be_searched_for(gallery: Gallery, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2026:03:01 08:30:00"
+    _upper_red().save(tmp_path / "dated.jpg", exif=exif)
+    _upper_red().save(tmp_path / "undated.jpg", quality=90)
+    given = Record("dated.jpg", time="2024-01-01T00:00:00Z", box=(0, 0, 20, 50))
+    write_manifest(tmp_path / "list.jsonl", [given, Record("dated.jpg", box=(0, 0, 20, 40))])
+    assert gallery.add([tmp_path / "dated.jpg", tmp_path / "undated.jpg", tmp_path / "list.jsonl"]).added == 4
+    times = [hit.metadata["time"] for hit in sorted(gallery.search("red", k=9), key=lambda hit: hit.id)]
+    taken = "2026-03-01T08:30:00Z"
+    assert times == [taken, None, "2024-01-01T00:00:00Z", taken]  # what a manifest says goes first
+    assert {hit.id for hit in gallery.search("red", since="2026-03-01", until="2026-03-01")} == {0, 3}
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(gallery: Gallery, tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ def _fill(
 ) -> int:
     from tipr.cli import output
     from tipr.cli.progress import progress
+    from tipr.gallery.ingest import folders_inside
 
     with _resumable(gallery.path), progress("indexing", quiet=quiet) as report:
         done = gallery.add(paths, recursive=recursive, manifest=manifests, camera=camera, progress=report)
@@ -206,6 +207,8 @@ def _fill(
             "crops of single standing persons are expected",
             quiet=quiet,
         )
+    if not recursive and done.added + done.unchanged and (left := folders_inside(paths)):
+        output.note(f"folders inside that were not entered: {left:,}; --recursive enters them", quiet=quiet)
     return SKIPPED if done.skipped else DONE
 
 

@@ -10,13 +10,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipr.data.images import ImageProblem, read_image, thumbnail
+from tipr.data.images import ImageProblem, capture_time, read_image, thumbnail
 from tipr.gallery.stores import Box
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ Key = tuple[str, Box | None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture to add: a file as the user named it, and what is known about it."""
+    """One picture to add: a file as the user named it, and what is known about it.
+
+    Without a `time` the picture gets the one of its EXIF data, if there is any.
+    """
 
     path: str
     box: Box | None = None
@@ -184,6 +187,7 @@ def prepare(entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Im
         data = _read(name)
         digest = hashlib.sha256(data).hexdigest()
         image: Image | None = None
+        taken: datetime | None = None
         outcomes: list[Outcome] = []
         for entry in entries:
             versions = known.get((path, entry.box), {})
@@ -193,7 +197,9 @@ def prepare(entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Im
                 continue
             if image is None:
                 image = _decode(name, data)
-            outcomes.append(_picture(entry, image, shrink, path=path, sha256=digest, stale=stale))
+                taken = capture_time(data)
+            dated = replace(entry, time=entry.time or taken)
+            outcomes.append(_picture(dated, image, shrink, path=path, sha256=digest, stale=stale))
         return outcomes
     except ImageProblem as problem:
         reason = f"{problem.reason} ({problem.detail})" if problem.detail else problem.reason
@@ -283,6 +289,16 @@ def _folder_entries(folder: str, recursive: bool, skipped: list[Skipped]) -> lis
         hint = "use --recursive to descend" if subfolders else "name a folder that holds pictures"
         skipped.append(Skipped(folder, "no files in this folder", hint))
     return found
+
+
+def folders_inside(paths: Iterable[Path | str]) -> int:
+    """How many folders stand directly in the named ones, which `recursive` would enter."""
+    return sum(
+        entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and not is_gallery(entry.path)
+        for path in paths
+        if os.path.isdir(path)
+        for entry in os.scandir(path)
+    )
 
 
 def is_gallery(path: Path | str) -> bool:
