@@ -100,6 +100,28 @@ def test_progress_on_a_terminal_is_a_bar_with_rate_and_time_left(monkeypatch: py
     assert "\x1b[3" not in shown  # no colours under NO_COLOR
 
 
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_pipe_gets_lines_whatever_the_environment_says(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with progress.progress("training", unit="steps") as report:
+        report(2, 2)
+    err = capsys.readouterr().err
+    assert err.startswith("training: 2/2 steps, ")
+    assert "\x1b" not in err
+
+
+def test_a_long_run_leaves_a_short_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(100_000))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    with progress.progress("training", unit="steps") as report:
+        for done in range(36_000):
+            report(done, 36_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert 60 < len(lines) < 200  # ten hours
+
+
 def test_quiet_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.progress("indexing", quiet=True) as report:
         report(1, 1)

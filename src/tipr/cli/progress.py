@@ -15,7 +15,10 @@ Report = Callable[[int, int], None]
 """Called with (done, total); total may grow."""
 
 LINE_EVERY = 10.0
-"""Seconds between plain lines where stderr is not a terminal."""
+"""Seconds between plain lines where stderr is not a terminal, at first; later a twentieth of the time gone by, so that
+the log of a long run stays readable."""
+REDRAWS = 4.0
+"""Times a second that a bar is drawn anew at most: enough to look alive, little enough for a slow line."""
 
 
 @contextmanager
@@ -36,8 +39,9 @@ def progress(title: str, *, quiet: bool = False, unit: str = "images") -> Iterat
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    drawer = _bar(console, title, unit) if console.is_terminal and not console.is_dumb_terminal else _lines(title, unit)
-    with drawer as report:
+    # asked of stderr itself: rich takes a pipe for a terminal when FORCE_COLOR is set, as build services do
+    moving = sys.stderr.isatty() and console.is_interactive and not console.is_dumb_terminal
+    with _bar(console, title, unit) if moving else _lines(title, unit) as report:
         yield report
 
 
@@ -62,7 +66,7 @@ def _bar(console: Console, title: str, unit: str) -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     start = time.monotonic()
-    with Progress(*columns, console=console, refresh_per_second=8) as bar:
+    with Progress(*columns, console=console, refresh_per_second=REDRAWS) as bar:
         task = bar.add_task(title, total=None, rate="")
 
         def report(done: int, total: int) -> None:
@@ -90,7 +94,7 @@ def _lines(title: str, unit: str) -> Iterator[Report]:
         nonlocal last, state
         state = (done, max(total, done))
         now = time.monotonic()
-        if now - last >= LINE_EVERY:
+        if now - last >= max(LINE_EVERY, (now - start) / 20):
             last = now
             line()
 
