@@ -6,7 +6,6 @@ people of the training split, as in Figure 4 of the dual-granularity paper.
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,10 +18,7 @@ from numpy.typing import NDArray
 from tipr.data.datasets import DATASETS
 from tipr.errors import TrainingError
 from tipr.training import load_config
-
-RELATIONS = "relations"
-"""Folder below the run folder."""
-_EPOCH = re.compile(r"epoch-(\d+)\.npz")
+from tipr.training import relations as recorded
 
 Counted = Literal["with_self", "without_self", "other_images"]
 COUNTED: tuple[Counted, ...] = ("with_self", "without_self", "other_images")
@@ -98,19 +94,15 @@ def analyse_relations(folder: Path) -> list[EpochRelations]:
         TrainingError: nothing was recorded, it is damaged, or the data set is not the one of the run.
     """
     config = load_config(folder)
-    files = sorted(
-        (int(match.group(1)), path)
-        for path in (folder / RELATIONS).glob("*.npz")
-        if (match := _EPOCH.fullmatch(path.name))
-    )
+    files = recorded.epochs(folder)
     if not files:
         raise TrainingError(
-            f"{folder / RELATIONS} holds no epoch: a method that relates pairs records them with "
+            f"{folder / recorded.RELATIONS} holds no epoch: a method that relates pairs records them with "
             "method.record_relations: true"
         )
     queries = DATASETS[config.data.dataset].load(config.data.root, "train", config.data.languages).queries()
     found = []
-    for epoch, path in files:
+    for epoch, path in files.items():
         for name, values in _arrays(path):
             if values.shape[0] != len(queries) or values.max(initial=-1) >= len(queries):
                 raise TrainingError(

@@ -2,6 +2,7 @@
 
 from tipr.methods.base import EpochReport, Method, StepContext, StepOutput, TrainingFacts, TrainingFeatures
 from tipr.methods.clip_baseline import ClipBaseline
+from tipr.methods.cluster_relations import ClusterRelations
 from tipr.methods.dual_granularity import DualGranularity
 from tipr.methods.irra import Irra
 
@@ -9,12 +10,14 @@ METHODS: dict[str, type[Method]] = {
     "irra": Irra,
     "clip_baseline": ClipBaseline,
     "dual_granularity": DualGranularity,
+    "cluster_relations": ClusterRelations,
 }
 """Name in a configuration -> class with `Config` and `build`."""
 
 __all__ = [
     "METHODS",
     "ClipBaseline",
+    "ClusterRelations",
     "DualGranularity",
     "EpochReport",
     "Irra",
