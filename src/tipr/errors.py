@@ -45,7 +45,13 @@ class GalleryMismatch(GalleryError):
 
 
 class GalleryCorrupt(GalleryError):
-    """The gallery is damaged on disk."""
+    """The gallery is damaged on disk; `folder` and `damage` become one line that says what to do."""
+
+    def __init__(self, folder: object, damage: str) -> None:
+        super().__init__(
+            f"gallery {folder} is damaged: {damage}; put back a copy of the folder, or fill a new gallery from the "
+            "pictures with `tipr index create`"
+        )
 
 
 class MissingExtra(TiprError):

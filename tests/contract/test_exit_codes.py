@@ -65,6 +65,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree("g", "cut")
     for path in Path("cut/people.lance/data").iterdir():
         path.write_bytes(path.read_bytes()[:100])
+    shutil.copytree("g", "torn")  # as a power failure leaves it: the newest version was not written to its end
+    newest = min(Path("torn/people.lance/_versions").glob("*.manifest"))  # Lance counts their names backwards
+    newest.write_bytes(newest.read_bytes()[:20])
     shutil.copytree("g", "settings")
     Path("settings/gallery.json").write_text("{")
     shutil.copytree("g", "future")
@@ -118,6 +121,8 @@ CASES: dict[str, tuple[int, str]] = {
     "index remove g --id 77": (1, "row 77 is not in gallery"),
     "search no-table red": (5, "people.lance is missing"),
     "search cut red": (5, "gallery cut is damaged"),
+    "search torn red": (5, "gallery torn is damaged"),
+    "index add torn p": (5, "put back a copy of the folder, or fill a new gallery"),
     "search settings red": (5, "gallery.json cannot be read"),
     "index add settings p": (5, "gallery.json cannot be read"),
     "index info no-table": (5, "people.lance is missing"),
@@ -151,7 +156,7 @@ def test_a_command_ends_with_its_code_and_one_line(line: str, capsys: pytest.Cap
         (TrainingError("x"), 1),
         (GalleryError("x"), 1),
         (GalleryMismatch("x"), 1),
-        (GalleryCorrupt("x"), 5),
+        (GalleryCorrupt("x", "y"), 5),
         (MissingExtra("numba", "fast"), 1),
         (TiprError("x"), 1),
         (OSError(28, "No space left on device"), 1),

@@ -34,11 +34,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         valid = valid and isinstance(model["fingerprint"], str) and isinstance(settings["next_id"], int)
         valid = valid and isinstance(model["dim"], int) and model["dim"] > 0 and isinstance(model["path"], str | None)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise GalleryCorrupt(f"gallery {path} is damaged: {NAME} cannot be read ({type(error).__name__})") from None
+        raise GalleryCorrupt(path, f"{NAME} cannot be read ({type(error).__name__})") from None
     if number != FORMAT or store not in STORES:
         raise GalleryError(f"gallery {path} has format {number!r} ({store!r}); this version of tipr reads {FORMAT}")
     if not valid:
-        raise GalleryCorrupt(f"gallery {path} is damaged: {NAME} holds values of the wrong kind")
+        raise GalleryCorrupt(path, f"{NAME} holds values of the wrong kind")
     checked: dict[str, Any] = settings
     return checked
 

@@ -48,7 +48,7 @@ class LanceStore(Store):
         with self._reading():
             self._dataset = lance.dataset(str(self._place))
             if self._dataset.schema != _schema(dim):
-                raise GalleryCorrupt(f"gallery {folder} is damaged: its table has other columns than a gallery's")
+                raise GalleryCorrupt(folder, "its table has other columns than a gallery's")
 
     @classmethod
     def create(cls, folder: Path, dim: int) -> Self:
@@ -62,7 +62,7 @@ class LanceStore(Store):
     def open(cls, folder: Path, dim: int) -> Self:
         """The table at its newest version."""
         if not (folder / f"{TABLE}.lance").is_dir():
-            raise GalleryCorrupt(f"gallery {folder} is damaged: its table {TABLE}.lance is missing")
+            raise GalleryCorrupt(folder, f"its table {TABLE}.lance is missing")
         return cls(folder, dim)
 
     def refresh(self) -> int:
@@ -179,10 +179,10 @@ class LanceStore(Store):
         try:
             yield
         except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-            raise GalleryCorrupt(f"gallery {self._folder} is damaged: {_line(error)}") from None
+            raise GalleryCorrupt(self._folder, _line(error)) from None
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # how the Rust side reports some damaged files
-                raise GalleryCorrupt(f"gallery {self._folder} is damaged: {_line(error)}") from None
+                raise GalleryCorrupt(self._folder, _line(error)) from None
             raise
 
     @contextmanager
