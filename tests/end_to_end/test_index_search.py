@@ -243,6 +243,10 @@ def test_results_are_saved_as_a_page_and_as_a_sheet(gallery: Path, tmp_path: Pat
         assert sheet.format == "PNG"
         assert sheet.width > 300
     assert f"saved {tmp_path}/out.png" in capsys.readouterr().err
+    assert run("search", gallery, "red", "-k", "12", "--save", tmp_path / "rows.png") == 0
+    with Image.open(tmp_path / "rows.png") as sheet:
+        assert sheet.width < 1300, "ten pictures side by side, the others below"
+        assert sheet.height > 2 * 312
 
 
 def test_the_demo_model_is_not_for_real_photographs(

@@ -29,6 +29,7 @@ from tipr.report import (
     write_report,
     write_results_page,
 )
+from tipr.report.charts import found_chart, learning_chart, similarity_chart
 from tipr.report.contact_sheet import latin
 from tipr.report.results_page import Result
 
@@ -156,7 +157,25 @@ def check_loads_and_runs_nothing(text: str) -> Page:
     page = Page(text)
     allowed = {
         *("html", "head", "meta", "title", "style", "body", "div", "nav", "b", "ol", "li", "a", "fieldset", "legend"),
-        *("label", "input", "main", "header", "p", "code", "time", "h1", "h2", "h3", "strong", "dl", "dt", "dd", "br"),
+        *(
+            "label",
+            "input",
+            "main",
+            "header",
+            "p",
+            "code",
+            "time",
+            "h1",
+            "h2",
+            "h3",
+            "strong",
+            "small",
+            "wbr",
+            "dl",
+            "dt",
+            "dd",
+            "br",
+        ),
         *(
             "section",
             "table",
@@ -258,6 +277,67 @@ def test_report_without_optional_parts(tmp_path: Path) -> None:
     text = write_report(data, tmp_path / "r.html").read_text(encoding="utf-8")
     check_loads_and_runs_nothing(text)
     assert "reference reader" not in text
+
+
+WORD = re.compile(r'<text class="([^"]*)" x="([-\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]*)</text>')
+
+
+def overlapping(chart: str) -> list[tuple[str, str]]:
+    """Pairs of words that cover each other, at about 6.5 pixels a letter and 11 pixels a line."""
+    boxes = []
+    for _, x, y, anchor, words in WORD.findall(chart):
+        width = 6.5 * len(words)
+        left = float(x) - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+        boxes.append((words, left, left + width, float(y) - 11, float(y)))
+    return [
+        (one[0], two[0])
+        for place, one in enumerate(boxes)
+        for two in boxes[:place]
+        if one[1] < two[2] and two[1] < one[2] and one[3] < two[4] and two[3] < one[4]
+    ]
+
+
+@pytest.mark.parametrize("limits", [(0.4, 0.68), (0.3, 0.32), (0.1, 0.9), (0.5, 0.75), (0.78, 0.8), (-0.2, -0.1)])
+@pytest.mark.parametrize("middle", [0.05, 0.5, 0.62])
+def test_no_words_of_the_similarity_chart_cover_each_other(limits: tuple[float, float], middle: float) -> None:
+    random = np.random.default_rng(0)
+    right, other = random.normal(0.65, 0.05, 800), random.normal(middle, 0.15, 4000)
+    chart = similarity_chart(right, other, limits=limits, title="t")
+    words = [found[-1] for found in WORD.findall(chart)]
+    assert {"weak", "similar", "stands out", "other people", "right person"} <= set(words)
+    assert overlapping(chart) == []
+
+
+def test_curves_have_a_key_that_says_which_is_which() -> None:
+    found = tuple(Curve(code, (1.0, 5.0, 100.0), (80.0 + k, 97.0, 100.0)) for k, code in enumerate(LANGUAGES))
+    yardstick = Curve(None, (1.0, 5.0, 10.0), (1.0, 5.0, 10.0))
+    chart = found_chart(found, reference=replace(yardstick, y=(91.0, 99.0, 99.8)), chance=yardstick, title="t")
+    words = [found[-1] for found in WORD.findall(chart)]
+    assert [word for word in words if "8" in word] == ["English 80.0", "中文 81.0", "Français 82.0", "Deutsch 83.0"]
+    assert {"reference reader", "chance"} <= set(words)
+    assert overlapping(chart) == []
+    for code in LANGUAGES:  # the same dash pattern in the chart and in the key
+        assert chart.count(f'class="s {code} thin"') == 2
+    lines = (*found, Curve(None, (1.0, 20.0), (10.0, 80.0)))
+    for last in (1, 3, 20, 60, 100):
+        epochs = tuple(replace(line, x=(0.5, float(last)), y=line.y[:2]) for line in lines)
+        learning = learning_chart(epochs, chosen_epoch=last, title="t")
+        assert f"epoch {last}: 80.0" in learning
+        assert overlapping(learning) == []
+
+
+def test_a_saved_search_stands_under_bands(tmp_path: Path) -> None:
+    bands = ["stands_out"] * 2 + ["similar"] * 3
+    results = [
+        Result(rank, jpeg(), band, "a/long_name.jpg", "door", "2026-03-01 08:30") for rank, band in enumerate(bands, 1)
+    ]
+    text = write_results_page("words", results, tmp_path / "s.html", gallery_name="g", gallery_size=9).read_text(
+        "utf-8"
+    )
+    assert re.findall(r"</i>([\w ]+)</span> <small>(\d+)", text) == [("Stands out", "2"), ("Similar", "3")]
+    assert text.index("</h2>") < text.index("<li>")
+    assert "<code>a/<wbr>long_<wbr>name.jpg</code>" in text
+    assert 'alt="Rank 3, similar, door, 2026-03-01 08:30"' in text
 
 
 def test_bands_follow_the_background() -> None:

@@ -14,6 +14,9 @@ from tipr.cli import DONE, options
 if TYPE_CHECKING:
     from tipr.gallery import Gallery, Hit
 
+SHEET_COLUMNS = 10
+"""Pictures side by side in a saved PNG."""
+
 
 @click.command()
 @click.argument("gallery", type=click.Path(path_type=Path))
@@ -136,8 +139,14 @@ def _cells(rank: int, hit: Hit) -> list[str]:
     path = output.safe(output.short_path(known["path"]))
     if known["box"] is not None:
         path += " [" + ", ".join(f"{number:g}" for number in known["box"]) + "]"
-    time = known["time"][:16].replace("T", " ") if known["time"] else ""
-    return [str(rank), BAND_NAMES[known["band"]], f"{hit.score:.3f}", path, output.safe(known["camera"] or ""), time]
+    camera, time = output.safe(known["camera"] or ""), _minute(hit) or ""
+    return [str(rank), BAND_NAMES[known["band"]], f"{hit.score:.3f}", path, camera, time]
+
+
+def _minute(hit: Hit) -> str | None:
+    """When the picture was taken, for people to read (UTC)."""
+    time: str | None = hit.metadata["time"]
+    return time and time[:16].replace("T", " ")
 
 
 def _explain_nothing(gallery: Gallery, conditions: list[str], quiet: bool) -> None:
@@ -164,7 +173,7 @@ def _save(path: Path, query: str, hits: list[Hit], gallery: Gallery, conditions:
                 band=hit.metadata["band"],
                 name=output.short_path(hit.metadata["path"]),
                 camera=hit.metadata["camera"],
-                time=hit.metadata["time"],
+                time=_minute(hit),
             )
             for rank, (hit, jpeg) in enumerate(zip(hits, pictures, strict=True), 1)
         ]
@@ -177,4 +186,8 @@ def _save(path: Path, query: str, hits: list[Hit], gallery: Gallery, conditions:
     if not hits:
         raise click.ClickException("there is no picture to save")
     labels = [f"{rank}  {BAND_NAMES[hit.metadata['band']]}" for rank, hit in enumerate(hits, 1)]
-    contact_sheet([SheetRow(query, pictures, labels, [False] * len(hits))], path)
+    rows = []
+    for start in range(0, len(hits), SHEET_COLUMNS):
+        part = slice(start, start + SHEET_COLUMNS)
+        rows.append(SheetRow("" if start else query, pictures[part], labels[part], [False] * len(labels[part])))
+    contact_sheet(rows, path)

@@ -8,21 +8,32 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from tipr.report.content import Curve
+from tipr.report.content import LANGUAGE_NAMES, Curve
 
-LEFT, TOP, RIGHT, BOTTOM, WIDTH, HEIGHT = 40.0, 14.0, 466.0, 282.0, 520, 320
+LEFT, TOP, RIGHT, BOTTOM, WIDTH = 40.0, 14.0, 506.0, 282.0, 520
+AXIS_TITLE, KEY = BOTTOM + 35, BOTTOM + 62
+"""Heights of the two lines of words under a chart."""
+SMALLEST_ZONE = 50.0
+"""A word of a band needs this much room between two lines."""
 
 
-def found_chart(curves: Sequence[Curve], *, reference: Curve | None, title: str) -> Markup:
-    """Share of queries whose right person is within the first k results; k on a logarithmic axis."""
+def found_chart(curves: Sequence[Curve], *, reference: Curve | None, chance: Curve | None, title: str) -> Markup:
+    """Share of queries whose right person is within the first k results; k on a logarithmic axis.
+
+    The key under the chart gives each language's share at rank 1.
+    """
     last = max((curve.x[-1] for curve in curves), default=10.0)
     scale = _log_scale(1.0, max(last, 2.0))
     ticks = [(k, f"{k:g}") for k in (1, 2, 5, 10, 20, 50, 100) if k <= last]
     extra = []
-    if reference is not None:
-        extra.append(_line(reference, scale, "s refl"))
-        extra.append(_label(scale(reference.x[-1]), _y(reference.y[-1]), "reference", above=True))
-    return _chart(curves, scale, ticks, title=title, extra=extra, axis="first k results")
+    for curve, name, word in ((reference, "refl", "reference reader"), (chance, "chance", "chance")):
+        if curve is not None:
+            extra.append(_line(curve, scale, f"s {name}"))
+            extra.append(_text(scale(curve.x[-1]), _y(curve.y[-1]) - 6, word, anchor="end"))
+    figures = [f"{curve.y[0]:.1f}" for curve in curves]
+    return _chart(
+        curves, scale, ticks, title=title, extra=extra, axis="the first k results (log scale)", figures=figures
+    )
 
 
 def learning_chart(curves: Sequence[Curve], *, chosen_epoch: int | None, title: str) -> Markup:
@@ -32,51 +43,53 @@ def learning_chart(curves: Sequence[Curve], *, chosen_epoch: int | None, title: 
     step = max(1, 10 ** int(math.log10(max(last, 1))))
     step = next(s for s in (step, 2 * step, 5 * step, 10 * step) if last / s <= 7)
     ticks = [(float(epoch), f"{epoch:g}") for epoch in np.arange(0, last + 1e-9, step)]
-    extra = []
+    marks = []
     mean = next((curve for curve in curves if curve.language is None), None)
     if mean is not None and chosen_epoch is not None and float(chosen_epoch) in mean.x:
-        x, y = scale(float(chosen_epoch)), _y(mean.y[mean.x.index(float(chosen_epoch))])
-        extra.append(Markup('<path class="drop" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, y, BOTTOM))
-        extra.append(Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y))
-    return _chart(curves, scale, ticks, title=title, extra=extra, axis="epoch")
+        value = mean.y[mean.x.index(float(chosen_epoch))]
+        x, y = scale(float(chosen_epoch)), _y(value)
+        marks.append(Markup('<path class="drop" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, y, BOTTOM))
+        marks.append(Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y))
+        height = y + 44 if y + 60 < BOTTOM else y - 30
+        left = x > (LEFT + RIGHT) / 2
+        words = f"epoch {chosen_epoch}: {value:.1f}"
+        marks.append(_text(x - 9 if left else x + 9, height, words, anchor="end" if left else "start", name="t b"))
+    return _chart(curves, scale, ticks, title=title, marks=marks, axis="epoch")
 
 
 def similarity_chart(right: np.ndarray, other: np.ndarray, *, limits: tuple[float, float], title: str) -> Markup:
-    """Two histograms of similarity on one axis, each scaled to its own highest step."""
+    """Two histograms of similarity on one axis, each scaled to its own highest step, and the zones of the bands."""
     low = math.floor(10 * float(min(right.min(), other.min()))) / 10
-    high = math.ceil(10 * float(max(right.max(), other.max()))) / 10
+    high = float(max(right.max(), other.max()))
+    high = math.ceil(10 * max(high, limits[1] + 0.15 * (high - low))) / 10  # room for the word of the last zone
     edges = np.linspace(low, high, 61)
     scale = _linear_scale(low, high)
-    parts = [_open(title)]
+    parts = [_open(title, BOTTOM + 42)]
     for value in np.arange(low, high + 1e-9, 0.2 if high - low > 1 else 0.1):
         parts.append(_tick(scale(float(value)), f"{round(value, 1) + 0.0:.1f}"))  # + 0.0: no minus before zero
+    crest = TOP + 40
     for name, values in (("neg", other), ("pos", right)):
         counts, _ = np.histogram(values, bins=edges)
         share = counts / max(1, counts.max())
         points = "".join(
-            f"V{BOTTOM - (BOTTOM - TOP) * height:.1f}H{scale(float(edge)):.1f}"
+            f"V{BOTTOM - (BOTTOM - crest) * height:.1f}H{scale(float(edge)):.1f}"
             for height, edge in zip(share, edges[1:], strict=True)
         )
         parts.append(Markup('<path class="{}" d="M{:.1f} {}{}V{}Z"/>').format(name, scale(low), BOTTOM, points, BOTTOM))
-    for limit, word in zip(limits, ("similar", "stands out"), strict=True):
-        x = scale(limit)
-        end = x > LEFT + 0.8 * (RIGHT - LEFT)  # near the right edge the word stands before its line
-        parts.append(Markup('<path class="lim" d="M{:.1f} {}V{}"/>').format(x, TOP, BOTTOM))
-        parts.append(
-            Markup('<text class="t" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
-                x - 4 if end else x + 4, TOP + 8, "end" if end else "start", word
-            )
-        )
-    parts.append(
-        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">other people</text>').format(
-            scale(float(np.median(other))), BOTTOM + 36
-        )
+    similar, stands_out = (scale(limit) for limit in limits)
+    parts.extend(
+        Markup('<path class="lim" d="M{:.1f} {}V{}"/>').format(x, TOP - 4, BOTTOM) for x in (similar, stands_out)
     )
-    parts.append(
-        Markup('<text class="rt" x="{:.1f}" y="{}" text-anchor="middle">right person</text>').format(
-            scale(float(np.median(right))), BOTTOM + 36
-        )
-    )
+    between = TOP + 8 if stands_out - similar >= SMALLEST_ZONE else TOP - 8
+    parts.append(_text(similar - 7, TOP + 8, "weak", anchor="end"))
+    parts.append(_text((similar + stands_out) / 2, between, "similar"))
+    parts.append(_text(stands_out + 7, TOP + 8, "stands out", anchor="start"))
+    of_other, of_right = (scale(float(np.median(values))) for values in (other, right))
+    near = abs(of_right - of_other) < 2 * SMALLEST_ZONE
+    first, second = ("end", "start") if of_other <= of_right else ("start", "end")
+    parts.append(_text(of_other, crest - 8, "other people", anchor=first if near else "middle"))
+    parts.append(_text(of_right, crest - 8, "right person", anchor=second if near else "middle", name="t rt"))
+    parts.append(_text((LEFT + RIGHT) / 2, AXIS_TITLE, "cosine similarity of text and picture", name=""))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -86,37 +99,33 @@ def _chart(
     ticks: Sequence[tuple[float, str]],
     *,
     title: str,
-    extra: Sequence[Markup],
     axis: str,
+    extra: Sequence[Markup] = (),
+    marks: Sequence[Markup] = (),
+    figures: Sequence[str] = (),
 ) -> Markup:
-    parts = [_open(title)]
+    """Axes, `extra` below the curves, `marks` above them, and the key with a figure for each curve."""
+    parts = [_open(title, KEY + 8)]
     for value in (0, 25, 50, 75, 100):
         parts.append(Markup('<path class="g" d="M{} {:.1f}H{}"/>').format(LEFT, _y(value), RIGHT))
-        parts.append(
-            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 8, _y(value) + 4, value)
-        )
+        parts.append(_text(LEFT - 8, _y(value) + 4, str(value), anchor="end", name=""))
     parts.extend(_tick(scale(at), text) for at, text in ticks)
-    parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(RIGHT, BOTTOM + 34, axis))
+    parts.append(_text((LEFT + RIGHT) / 2, AXIS_TITLE, axis, name=""))
     parts.extend(extra)
-    for curve in curves:
-        parts.append(_line(curve, scale, f"s {curve.language} thin" if curve.language else "s mean"))
-    parts.extend(_end_labels(curves, scale))
+    parts.extend(_line(curve, scale, _style(curve)) for curve in curves)
+    parts.extend(marks)
+    width = (RIGHT - LEFT) / max(4, len(curves))
+    for place, curve in enumerate(curves):
+        x = LEFT + place * width
+        parts.append(Markup('<path class="{}" d="M{:.1f} {:.1f}h20"/>').format(_style(curve), x, KEY - 4))
+        word = "mean" if curve.language is None else LANGUAGE_NAMES.get(curve.language, curve.language)
+        words = f"{word} {figures[place]}" if figures else word
+        parts.append(_text(x + 25, KEY, words, anchor="start", name="t b" if curve.language is None else "t"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _end_labels(curves: Sequence[Curve], scale: Callable[[float], float]) -> list[Markup]:
-    """Language codes at the ends of the lines, pushed apart so that they never overlap."""
-    ends = sorted((_y(curve.y[-1]), scale(curve.x[-1]), curve.language or "mean") for curve in curves)
-    labels, above = [], -math.inf
-    for y, x, name in ends:
-        at = max(y, above + 13)
-        above = at
-        labels.append(
-            Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(
-                "b t" if name == "mean" else "t", x + 6, at + 4, name
-            )
-        )
-    return labels
+def _style(curve: Curve) -> str:
+    return f"s {curve.language} thin" if curve.language else "s mean"
 
 
 def _line(curve: Curve, scale: Callable[[float], float], name: str) -> Markup:
@@ -124,19 +133,17 @@ def _line(curve: Curve, scale: Callable[[float], float], name: str) -> Markup:
     return Markup('<path class="{}" d="M{}"/>').format(name, points)
 
 
-def _label(x: float, y: float, text: str, *, above: bool) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(x, y - 6 if above else y + 14, text)
+def _text(x: float, y: float, words: str, *, anchor: str = "middle", name: str = "t") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(name, x, y, anchor, words)
 
 
 def _tick(x: float, text: str) -> Markup:
-    return Markup('<path class="tk" d="M{:.1f} {}v4"/><text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-        x, BOTTOM, x, BOTTOM + 17, text
-    )
+    return Markup('<path class="tk" d="M{:.1f} {}v4"/>').format(x, BOTTOM) + _text(x, BOTTOM + 17, text, name="")
 
 
-def _open(title: str) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>').format(
-        WIDTH, HEIGHT, escape(title), escape(title)
+def _open(title: str, height: float) -> Markup:
+    return Markup('<svg class="chart" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}"><title>{}</title>').format(
+        WIDTH, height, escape(title), escape(title)
     )
 
 

@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK, INK_2, RULE, RIGHT = "#ffffff", "#15181c", "#555c65", "#dde0e4", "#007044"
 CELL_WIDTH, CELL_HEIGHT, GAP, MARGIN, TITLE_HEIGHT, LABEL_HEIGHT = 104, 312, 12, 28, 34, 24
+NOT_AN_IDENTIFICATION = "Similar appearance, not an identification."
+"""Stands at the foot of every sheet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class SheetRow:
     """One row of pictures.
 
     Attributes:
-        title: heading of the row; characters outside Latin scripts are left out.
+        title: heading of the row; characters outside Latin scripts are left out. Without one the row goes on with
+            the one above.
         pictures: pictures or encoded pictures, best first.
         labels: one short label under each picture.
         right: True where a picture shows the right person: outlined and marked with a check.
@@ -46,12 +49,14 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, *, heading: str = "") ->
     top = MARGIN + (44 if heading else 0)
     row_height = TITLE_HEIGHT + CELL_HEIGHT + LABEL_HEIGHT + GAP
     width = 2 * MARGIN + columns * (CELL_WIDTH + GAP) - GAP
-    sheet = Image.new("RGB", (max(width, 480), top + len(rows) * row_height + MARGIN - GAP), PAPER)
+    foot = top + len(rows) * row_height
+    sheet = Image.new("RGB", (max(width, 480), foot + LABEL_HEIGHT + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     if heading:
         draw.text((MARGIN, MARGIN - 4), latin(heading), fill=INK, font=_font(22))
     for index, row in enumerate(rows):
         _draw_row(sheet, draw, row, top + index * row_height)
+    draw.text((MARGIN, foot), NOT_AN_IDENTIFICATION, fill=INK_2, font=_font(13))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -66,7 +71,8 @@ def latin(text: str) -> str:
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, y: int) -> None:
-    draw.line([(MARGIN, y - 2), (sheet.width - MARGIN, y - 2)], fill=RULE)
+    if row.title:
+        draw.line([(MARGIN, y - 2), (sheet.width - MARGIN, y - 2)], fill=RULE)
     draw.text((MARGIN, y + 6), _fitting(draw, latin(row.title), sheet.width - 2 * MARGIN), fill=INK_2, font=_font(15))
     for column, (picture, label, right) in enumerate(zip(row.pictures, row.labels, row.right, strict=True)):
         x, top = MARGIN + column * (CELL_WIDTH + GAP), y + TITLE_HEIGHT

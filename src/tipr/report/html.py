@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from tipr.gallery.bands import BAND_NAMES
 from tipr.report import charts, findings
@@ -16,6 +17,11 @@ from tipr.report.content import HTML_LANGUAGE, LANGUAGE_NAMES, Curve, ReportData
 from tipr.report.pictures import data_uri
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+BAND_MEANINGS = {
+    "stands_out": "clearly closer to the words than the rest of the gallery",
+    "similar": "several people may look like this",
+    "weak": "hardly closer than the rest of the gallery",
+}
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -52,6 +58,8 @@ def environment() -> Environment:
     jinja.filters["data_uri"] = data_uri
     jinja.filters["band_name"] = BAND_NAMES.__getitem__
     jinja.filters["band_class"] = {"stands_out": "b3", "similar": "b2", "weak": "b1"}.__getitem__
+    jinja.filters["band_meaning"] = BAND_MEANINGS.__getitem__
+    jinja.filters["breakable"] = breakable
     jinja.filters["language_name"] = lambda code: LANGUAGE_NAMES.get(code, code)
     jinja.filters["html_language"] = lambda code: HTML_LANGUAGE.get(code, code)
     jinja.filters["score"] = _score
@@ -63,6 +71,15 @@ def plain(text: str) -> str:
     """Text without control characters, bidirectional overrides and other invisible marks."""
     text = _INVISIBLE.sub("", text)
     return "".join(sign if sign == " " or unicodedata.category(sign)[0] != "C" else " " for sign in text)
+
+
+def breakable(path: str) -> Markup:
+    """A path as markup that may break behind a slash or an underscore before it breaks inside a word."""
+    return Markup("").join(
+        Markup("{}<wbr>").format(part) if part[-1:] in "/\\_" else Markup("{}").format(part)
+        for part in re.split(r"(?<=[/\\_])", path)
+        if part
+    )
 
 
 def _score(value: float) -> str:
@@ -79,7 +96,8 @@ def _charts(data: ReportData) -> dict[str, Any]:
     drawn: dict[str, Any] = {
         "found": charts.found_chart(
             data.found,
-            reference=_reference_curve(data.reference),
+            reference=_yardstick(data.reference),
+            chance=_yardstick(data.chance),
             title=f"Share of queries whose right person is within the first k results: "
             f"{mean.recall[1]:.1f} % at rank 1, {mean.recall[10]:.1f} % within ten{tail}",
         )
@@ -107,8 +125,8 @@ def _median(values: Any) -> Any:
     return np.median(values)
 
 
-def _reference_curve(reference: ScoreRow | None) -> Curve | None:
-    if reference is None:
+def _yardstick(row: ScoreRow | None) -> Curve | None:
+    if row is None:
         return None
-    ks = sorted(reference.recall)
-    return Curve("reference", tuple(float(k) for k in ks), tuple(reference.recall[k] for k in ks))
+    ks = sorted(row.recall)
+    return Curve(None, tuple(float(k) for k in ks), tuple(row.recall[k] for k in ks))

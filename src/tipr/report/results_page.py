@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 from tipr.report.html import write_page
@@ -12,7 +13,7 @@ from tipr.report.html import write_page
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One result of a saved search: rank, picture, band and what is known of the picture."""
+    """One result of a saved search: rank, picture, band and what is known of the picture, as it is to be shown."""
 
     rank: int
     jpeg: bytes
@@ -48,6 +49,7 @@ def write_results_page(
         path,
         query=query,
         results=results,
+        zones=[(band, list(members)) for band, members in groupby(results, key=lambda result: result.band)],
         gallery_name=gallery_name,
         gallery_size=gallery_size,
         filters=filters,
