@@ -1,6 +1,7 @@
 """SIGKILL at random points, some inside a checkpoint write, then `--resume`: the bytes of an unbroken run."""
 
 import hashlib
+import json
 import os
 import random
 import runpy
@@ -38,8 +39,9 @@ def finish(process):
 
 
 def digest(run):
-    """SHA-256 of the final weights, the chosen ones and the running ones."""
-    return [hashlib.sha256((run / name / "model.safetensors").read_bytes()).hexdigest() for name in ("best", "last")]
+    """SHA-256 of the final weights, the chosen ones and the running ones, and of the relations where there are some."""
+    files = [run / name / "model.safetensors" for name in ("best", "last")] + sorted(run.glob("relations/*.npz"))
+    return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
 
 
 def kill_when(process, ready):
@@ -86,12 +88,12 @@ def kill_inside_a_write(process, folder):
     return kill_when(process, ready)
 
 
-def break_and_resume(tmp_path, *, workers, kills, epochs):
+def break_and_resume(tmp_path, *, workers, kills, epochs, **changes):
     """Kill a run `kills` times and resume it each time; returns how many kills were inside a checkpoint write."""
     data = PEOPLE["make_data"](tmp_path / "data")
     settings = {"dataset": "manifest", "root": str(data), "batch_size": 16, "workers": workers}
     path = PEOPLE["make_config"](
-        tmp_path / "run.yaml", data, data=settings, epochs=epochs, checkpoints={"every_steps": 1}
+        tmp_path / "run.yaml", data, data=settings, epochs=epochs, checkpoints={"every_steps": 1}, **changes
     )
     finish(start(path, "data.workers=0", "--out", tmp_path / "whole"))
     run, rng, inside = tmp_path / "broken", random.Random(workers), 0
@@ -116,3 +118,13 @@ def test_killed_and_resumed(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ten_kills(tmp_path, workers):
     assert break_and_resume(tmp_path, workers=workers, kills=10, epochs=15) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_kills_of_a_run_that_mines_relations(tmp_path, workers):
+    method = {"name": "dual_granularity", "temperature": 0.07, "k": 5}
+    assert break_and_resume(tmp_path, workers=workers, kills=10, epochs=15, method=method) >= 3
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("epoch") == 15
+    assert len(list((tmp_path / "broken" / "relations").glob("*.npz"))) == 15

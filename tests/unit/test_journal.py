@@ -33,6 +33,17 @@ def test_resume_cuts_back_to_the_checkpoint(tmp_path):
     assert [entry["step"] for entry in journal.read(tmp_path)] == [1, 2, 3, 4]
 
 
+def test_resume_cuts_what_was_said_about_an_epoch_that_was_not_closed(tmp_path):
+    """A kill between an epoch's report and its checkpoint, with an older checkpoint of the same step to resume from."""
+    said = [("train", 4), ("epoch", 4), ("scores", 4), ("train", 8), ("epoch", 8), ("scores", 8)]
+    with Journal(tmp_path) as diary:
+        for kind, step in said:
+            diary.write(kind, step, {"epoch": step // 4})
+    with Journal(tmp_path, resume_step=8, closed_epoch=1):
+        pass
+    assert [(entry["kind"], entry["step"]) for entry in journal.read(tmp_path)] == said[:4]
+
+
 def test_without_tensorboard_there_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
     with Journal(tmp_path) as diary:
