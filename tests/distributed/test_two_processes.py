@@ -74,6 +74,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
         {"method": {"name": "irra", "padding": "exact", "depth": 1}},
         {"method": {"name": "irra", "padding": "trimmed", "losses": ["sdm", "id"], "global_caption": "clean"}},
         {"method": {"name": "clip_baseline"}, "ema": 0.9},
+        {"method": {"name": "cluster_relations", "terms": ["itc", "sdm"], "k1": 6, "k2": 2, "min_samples": 2}},
     ],
 )
 def test_other_methods_and_optimisers_too(tmp_path, changes):
