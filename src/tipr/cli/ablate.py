@@ -75,7 +75,7 @@ def command(
 
     def note(text: str) -> None:
         if not quiet:
-            print(output.safe(text), file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
     def write() -> None:
         _write(compare(config, runs, seeds=seeds), folder)
