@@ -73,6 +73,8 @@ def test_help_is_quick_and_lists_every_command() -> None:
         seconds.append(time.perf_counter() - started)
         assert child.returncode == 0
     assert min(seconds) <= 3 * 0.5
+    for said in ("--debug", "0 done; 1 run-time error; 2 usage", "5 damaged data", "130 interrupted"):
+        assert said in " ".join(child.stdout.split())
     for name in COMMANDS:
         assert name in child.stdout
         assert (SOURCE / "cli" / f"{name}.py").is_file(), f"{name} is promised but has no file"

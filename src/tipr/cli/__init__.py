@@ -36,6 +36,12 @@ COMMANDS = {
 }
 
 
+EPILOG = (
+    "--debug with any command shows where an error comes from. Exit codes: 0 done; 1 run-time error; 2 usage or "
+    "configuration; 3 done, with skipped items listed; 5 damaged data; 130 interrupted."
+)
+
+
 class LazyGroup(click.Group):
     """Imports `tipr.cli.<name>` only when that command runs; help is printed from `COMMANDS`."""
 
@@ -53,7 +59,9 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="tipr", prog_name="tipr")
 def root() -> None:
     """Describe a person in words, in English, Chinese, French or German, and find them in a gallery of images."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,10 +24,8 @@ PRINTED = 5
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
 @click.option("--seed", default=QUERY_SEED, show_default=True, type=click.IntRange(min=0), help="Draws the queries.")
-@options.device
-@options.threads
-@options.quiet
-def command(out: Path, *, seed: int, device: str, threads: int | None, quiet: bool) -> int:
+@options.common
+def command(out: Path, *, seed: int, device: str, threads: int | None, quiet: bool, as_json: bool) -> int:
     """Render people, index them, search in four languages, write a report to OUT (default: demo)."""
     import os
 
@@ -45,10 +43,13 @@ def command(out: Path, *, seed: int, device: str, threads: int | None, quiet: bo
     gallery = _gallery(out / "gallery", people, retriever, quiet)
     with progress("encoding queries", quiet=quiet, unit="queries") as report:
         data = _evaluate(people, gallery, seed=seed, started=started, progress=report)
+    _write(data, out)
+    if as_json:
+        output.show(output.json_text(_facts(data, out)))
+        return DONE
     for query in data.queries:
         _print_query(query)
     _print_scores(data)
-    _write(data, out)
     output.show(f"\nReport:        {out / 'report.html'}")
     output.show(f"Contact sheet: {out / 'contact_sheet.png'}")
     _print_next(out)
@@ -137,16 +138,40 @@ def _print_query(query: ShownQuery) -> None:
     output.show(f"     pictures of the right person are at {ranks}")
 
 
-def _print_scores(data: ReportData) -> None:
-    from tipr.cli import output
-
-    rows = [["", "R@1", "R@5", "R@10", "mAP", "mINP"]]
+def _scores(data: ReportData) -> dict[str, dict[str, float]]:
+    """Name of a row -> name of a metric -> per cent."""
     named = [(row.language or row.label, row) for row in data.scores]
     named += [("reference reader", data.reference)] if data.reference else []
     named += [("chance", data.chance)] if data.chance else []
-    for name, row in named:
-        values = (row.recall[1], row.recall[5], row.recall[10], row.mean_ap, row.mean_inp)
-        rows.append([name, *(f"{value:.1f}" for value in values)])
+    return {
+        name: {**{f"R@{k}": row.recall[k] for k in (1, 5, 10)}, "mAP": row.mean_ap, "mINP": row.mean_inp}
+        for name, row in named
+    }
+
+
+def _facts(data: ReportData, out: Path) -> dict[str, Any]:
+    """What the command found, for `--json`."""
+    from tipr.cli import output
+
+    return {
+        "report": str(out / "report.html"),
+        "contact_sheet": str(out / "contact_sheet.png"),
+        "gallery": str(out / "gallery"),
+        "pictures": data.gallery_size,
+        "note": output.NOT_AN_IDENTIFICATION,
+        "scores": _scores(data),
+        "queries": [
+            {"language": query.language, "text": query.text, "right_ranks": query.right_ranks} for query in data.queries
+        ],
+    }
+
+
+def _print_scores(data: ReportData) -> None:
+    from tipr.cli import output
+
+    scores = _scores(data)
+    rows = [["", *next(iter(scores.values()))]]
+    rows += [[name, *(f"{value:.1f}" for value in row.values())] for name, row in scores.items()]
     output.show(f"\nPer cent, over a gallery of {data.gallery_size} pictures; {output.NOT_AN_IDENTIFICATION}:")
     for line in output.columns(rows, right=(1, 2, 3, 4, 5)):
         output.show(line)

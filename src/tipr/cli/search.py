@@ -25,10 +25,14 @@ SHEET_COLUMNS = 10
 @click.option(
     "--camera", "cameras", multiple=True, metavar="NAME", help="Only this camera; may be given several times."
 )
-@click.option("--since", metavar="TIME", help="Only from this time on: a date (UTC) or an RFC 3339 time.")
+@click.option("--since", metavar="TIME", help="Only taken from this time on: a date (UTC) or an RFC 3339 time.")
 @click.option("--until", metavar="TIME", help="Only up to this time; a date includes its day.")
 @click.option("--path", "part", metavar="TEXT", help="Only paths that hold TEXT, or fit it as a pattern with * and ?.")
-@click.option("--group-by", metavar="COLUMN", help="Only the best picture of each identity, camera, or tag COLUMN=....")
+@click.option(
+    "--group-by",
+    metavar="COLUMN",
+    help="Only the best picture of each identity, camera, or value of a tag COLUMN=VALUE.",
+)
 @click.option("--paths", "only_paths", is_flag=True, help="Print paths only, one a line.")
 @click.option(
     "--save", "saves", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Save as .html or .png."
