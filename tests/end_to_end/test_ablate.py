@@ -98,6 +98,8 @@ def test_an_ablation_from_file_to_checked_tables(tmp_path, data, capsys, monkeyp
         assert (runs / "plain" / name / "scores.json").stat().st_mtime_ns == before
     tree = json.loads(shown.out)
     assert tree == json.loads((runs / "ablation.json").read_text())
+    assert tree["command"] == f"tipr ablate {path} --seeds 2"
+    assert tree["commit"]
     assert [run["seed"] for run in tree["settings"]["labels"]["cells"]["R@1"]["runs"]] == [1, 2]
     assert set(tree["settings"]["labels"]["by_language"]) == {"en", "zh"}
     assert not list(runs.rglob("*.safetensors"))

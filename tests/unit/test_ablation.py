@@ -61,6 +61,7 @@ def finish(run, ranks, *, languages=("en",), steps=10) -> None:
     """Make the folder of a finished run whose queries, two of each of four people, found these first ranks."""
     run.folder.mkdir(parents=True)
     (run.folder / "config.yaml").write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
+    (run.folder / "environment.json").write_text(json.dumps({"commit": "c0ffee", "machine": "an abacus"}))
     entries = [{"kind": "train", "step": step, "seconds": 6.0 * step, "name": run.label} for step in (5, steps)]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     set_status(run.folder, "done")
@@ -188,6 +189,7 @@ def test_every_cell_of_the_json_names_its_runs(done):
     assert [run["seed"] for run in cell["runs"]] == [4, 5]
     assert {run["steps"] for run in cell["runs"]} == {10}
     assert {run["pairs_seen"] for run in cell["runs"]} == {136}
+    assert (tree["commit"], tree["machine"]) == ("c0ffee", "an abacus")
     assert len({run["run"] for row in tree["settings"].values() for run in row["runs"]}) == 5
     assert differences(json.loads(json.dumps(tree)), tree) == []
 
@@ -215,6 +217,7 @@ def edited(path: Path, change) -> None:
         (lambda tree: tree.update(steps=11), "steps is 11, the run folder says 10"),
         (lambda tree: tree.update(run="0" * 12), "run is '000000000000', the run folder says"),
         (lambda tree: tree.update(pairs_seen=1), "pairs_seen is 1"),
+        (lambda tree: tree.update(commit="other"), "commit is 'other', the run folder says 'c0ffee'"),
         (lambda tree: tree["outcomes"]["en"]["ranks"][1].__setitem__(0, 1), "R@1 of 'en' is not what its ranks give"),
         (lambda tree: tree["outcomes"]["en"]["ranks"].pop(), "is damaged"),
         (lambda tree: tree["outcomes"]["en"]["ranks"][0].__setitem__(0, 21), "is damaged"),

@@ -229,7 +229,7 @@ def perform(
     slim: bool = False,
     progress: Progress,
     note: Note,
-    finished: Callable[[], None] = lambda: None,
+    finished: Callable[[], object] = lambda: None,
 ) -> list[str]:
     """Train and evaluate every run that is not finished.
 

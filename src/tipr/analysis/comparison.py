@@ -95,8 +95,11 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         config = self.config
+        facts = [run.facts for row in self.rows for run in row.runs]
         return {
             "format": FORMAT,
+            "commit": ", ".join(sorted({each.commit for each in facts})),
+            "machine": "; ".join(sorted({each.machine for each in facts})),
             "dataset": config.base.data.dataset,
             "split": config.split,
             "languages": list(config.languages),

@@ -27,7 +27,7 @@ from tipr.retrieval import Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training import journal as diary
 from tipr.training.checkpoint import reported
-from tipr.training.run import CONFIG
+from tipr.training.run import CONFIG, ENVIRONMENT
 from tipr.training.run_config import RandomSampling
 
 SCORES = "scores.json"
@@ -49,6 +49,8 @@ class RunFacts:
         steps: optimiser steps done.
         pairs_seen: image-caption pairs that went through those steps.
         minutes: of training.
+        commit: of the code, as the run noted it; "unknown" outside a checkout.
+        machine: processor or accelerator, in one line.
     """
 
     run: str
@@ -56,6 +58,8 @@ class RunFacts:
     steps: int
     pairs_seen: int
     minutes: float
+    commit: str
+    machine: str
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -63,7 +67,7 @@ class RunFacts:
 
     @classmethod
     def of(cls, folder: Path, *, captions: int, images: int) -> Self:
-        """The facts of a run folder, from `config.yaml` and `metrics.jsonl`.
+        """The facts of a run folder, from `config.yaml`, `environment.json` and `metrics.jsonl`.
 
         Args:
             folder: of the run.
@@ -71,9 +75,14 @@ class RunFacts:
 
         Raises:
             ConfigError: no run there.
-            TrainingError: its journal is missing or damaged.
+            TrainingError: its journal or its environment is missing or damaged.
         """
         config = load_config(folder)
+        try:
+            environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+            commit, machine = str(environment["commit"] or "unknown"), str(environment["machine"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{folder / ENVIRONMENT} cannot be used: {type(error).__name__}: {error}") from None
         try:
             entries = diary.read(folder)
             content = (folder / CONFIG).read_bytes() + (folder / diary.METRICS).read_bytes()
@@ -87,6 +96,8 @@ class RunFacts:
             steps=steps,
             pairs_seen=pairs_seen(config, steps, captions=captions, images=images),
             minutes=round(seconds / 60, 2),
+            commit=commit,
+            machine=machine,
         )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tipr.analysis.comparison import Comparison
 
 TABLE, PAGE = "ablation.json", "ablation.md"
+COMMAND = "command"
 
 
 @click.command("ablate")
@@ -63,7 +64,7 @@ def command(
     given = context.get_parameter_source("device") is not ParameterSource.DEFAULT
     runs = plan(config, folder, seeds=seeds, device=device if given else None, threads=threads)
     if check:
-        return _check(config, runs, seeds, folder / TABLE, as_json=as_json)
+        return _check(config, runs, seeds, folder / TABLE, file=file, as_json=as_json)
     chosen = runs
     if only is not None:
         names = [name.strip() for name in only.split(",")]
@@ -77,8 +78,10 @@ def command(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def write() -> None:
-        _write(compare(config, runs, seeds=seeds), folder)
+    def write() -> Comparison:
+        comparison = compare(config, runs, seeds=seeds)
+        _write(_tree(comparison, file), comparison, folder)
+        return comparison
 
     compare(config, runs, seeds=seeds)  # what is there already must fit before more is added
     try:
@@ -87,10 +90,9 @@ def command(
     except KeyboardInterrupt:
         print(f"\nstopped; to go on:  {shlex.join(['tipr', *sys.argv[1:]])}", file=sys.stderr)
         raise
-    comparison = compare(config, runs, seeds=seeds)
-    _write(comparison, folder)
+    comparison = write()
     if as_json:
-        output.show(output.json_text(comparison.to_json()))
+        output.show(output.json_text(_tree(comparison, file)))
     else:
         _print(comparison, folder)
     for line in failed:
@@ -98,7 +100,15 @@ def command(
     return SKIPPED if failed else DONE
 
 
-def _check(config: AblationConfig, runs: list[PlannedRun], seeds: int, table: Path, *, as_json: bool) -> int:
+def _tree(comparison: Comparison, file: Path) -> dict[str, Any]:
+    """The content of `ablation.json`: all that a record of results needs."""
+    command = shlex.join(["tipr", "ablate", str(file), "--seeds", str(comparison.seeds)])
+    return {COMMAND: command, **comparison.to_json()}
+
+
+def _check(
+    config: AblationConfig, runs: list[PlannedRun], seeds: int, table: Path, *, file: Path, as_json: bool
+) -> int:
     from tipr.analysis.comparison import compare, differences
     from tipr.errors import TiprError, TrainingError
 
@@ -110,10 +120,12 @@ def _check(config: AblationConfig, runs: list[PlannedRun], seeds: int, table: Pa
         output.note(f"{table} is damaged: {error}")
         return DAMAGED
     try:
-        computed: Any = json.loads(json.dumps(compare(config, runs, seeds=seeds).to_json()))
+        computed: Any = json.loads(json.dumps(_tree(compare(config, runs, seeds=seeds), file)))
     except TiprError as error:
         output.note(str(error))
         return DAMAGED
+    if isinstance(stored, dict):
+        stored[COMMAND] = computed[COMMAND]  # the file may be named in another way
     lines = differences(stored, computed)
     cells = sum(len(row["cells"]) for row in computed["settings"].values())
     if as_json:
@@ -126,11 +138,11 @@ def _check(config: AblationConfig, runs: list[PlannedRun], seeds: int, table: Pa
     return DAMAGED if lines else DONE
 
 
-def _write(comparison: Comparison, folder: Path) -> None:
+def _write(tree: dict[str, Any], comparison: Comparison, folder: Path) -> None:
     from tipr.report.ablation_table import markdown
 
     folder.mkdir(parents=True, exist_ok=True)
-    table = json.dumps(comparison.to_json(), indent=1, ensure_ascii=False) + "\n"
+    table = json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
     for name, text in ((TABLE, table), (PAGE, markdown(comparison))):
         draft = folder / f".{name}"
         draft.write_text(text, encoding="utf-8")

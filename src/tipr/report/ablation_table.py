@@ -79,8 +79,10 @@ def markdown(comparison: Comparison) -> str:
         lines += [f"## {title}", "", *_markdown_table(header(comparison), score_rows(comparison, key)), ""]
     lines += [*(f"- {remark}" for remark in remarks(comparison)), ""]
     lines += ["## Runs", "", *_markdown_table(RUN_COLUMNS, run_rows(comparison)), ""]
-    minutes = sum(run.facts.minutes for row in comparison.rows for run in row.runs)
-    lines.append(f"{sum(len(row.runs) for row in comparison.rows)} runs, {duration(60 * minutes)} of training.")
+    facts = [run.facts for row in comparison.rows for run in row.runs]
+    lines.append(f"- {len(facts)} runs, {duration(60 * sum(each.minutes for each in facts))} of training.")
+    lines += [f"- Machine: {machine}" for machine in sorted({each.machine for each in facts})]
+    lines += [f"- Commit: {commit}" for commit in sorted({each.commit for each in facts})]
     return "\n".join(lines) + "\n"
 
 
