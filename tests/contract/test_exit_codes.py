@@ -146,6 +146,16 @@ def test_a_command_ends_with_its_code_and_one_line(line: str, capsys: pytest.Cap
         assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["out.html", "out.png"])
+def test_a_place_that_cannot_be_written_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(name).mkdir()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["search", "g", "red", "--quiet", "--save", name])
+    assert stop.value.code == cli.RUN_TIME_ERROR
+    assert capsys.readouterr().err == f"tipr: cannot write {name}: Is a directory\n"
+    assert not list(Path().glob(".*.partial"))
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -160,6 +170,7 @@ def test_a_command_ends_with_its_code_and_one_line(line: str, capsys: pytest.Cap
         (MissingExtra("numba", "fast"), 1),
         (TiprError("x"), 1),
         (OSError(28, "No space left on device"), 1),
+        (PermissionError(13, "Permission denied", "some/file"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -174,7 +185,10 @@ def test_every_error_has_one_code(
     with pytest.raises(SystemExit) as stop:
         cli.main(["search"])
     assert stop.value.code == code == cli.exit_code(error)
-    assert "Traceback" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    if isinstance(error, PermissionError):
+        assert err == "tipr: some/file: Permission denied\n"
 
 
 def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,8 +107,14 @@ def main(arguments: list[str] | None = None) -> None:
     except (TiprError, OSError) as error:
         if debug:
             raise
-        _complain(str(error))
+        _complain(_message(error))
         sys.exit(exit_code(error))
+
+
+def _message(error: TiprError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"  # without the number that Python puts before it
+    return str(error)
 
 
 def _complain(message: str) -> None:

@@ -84,7 +84,10 @@ def command(
         elif not as_json:
             output.note(output.NOT_AN_IDENTIFICATION, quiet=quiet)
         for save in saves:
-            _save(save, query, hits, opened, conditions)
+            try:
+                _save(save, query, hits, opened, conditions)
+            except OSError as error:
+                raise click.ClickException(f"cannot write {save}: {error.strerror or error}") from None
             output.note(f"saved {save}", quiet=quiet)
     return DONE
 

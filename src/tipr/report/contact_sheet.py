@@ -60,8 +60,11 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, *, heading: str = "") ->
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    sheet.save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
+    try:
+        sheet.save(partial, format="PNG", optimize=True)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
