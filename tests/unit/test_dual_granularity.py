@@ -127,6 +127,22 @@ def test_other_readings(changes: dict[str, Any], part: str, values: tuple[float,
         assert losses[part].item() == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.parametrize("softness", [0.1, 0.9])
+def test_softness_is_the_weight_of_a_mined_pair(softness: float) -> None:
+    """The first and the last sample have one mined partner, the second has two."""
+    method = make(softness=softness)
+    step(method)
+    own = [math.e / (math.e + partners * math.exp(softness)) for partners in (1, 2, 1)]
+    assert method.end_epoch(1).logs["own_weight"] == pytest.approx(sum(own) / 3)
+
+
+@pytest.mark.parametrize("part", ["local", "global", "consistency"])
+def test_eps_bounds_what_an_unrelated_column_costs(part: str) -> None:
+    strict, mild = step(make(temperature=0.1)), step(make(temperature=0.1, eps=1e-2))
+    assert mild[part] < strict[part]
+    assert mild["itc"] == strict["itc"]
+
+
 def test_one_modality_decides_alone_when_asked_to() -> None:
     """With texts that all look alike, LRCT links everything, LRCI and both only what images link."""
     shares = {}
@@ -213,7 +229,9 @@ def test_an_epoch_reports_its_links_and_warns_when_nearly_everything_is_linked()
     assert (mined[[0, 2, 3]] == -1).all()
 
     method.begin_epoch(2, stored_features)  # forgets
-    assert (method.end_epoch(2).arrays["mined"] == -1).all()
+    empty = method.end_epoch(2)
+    assert (empty.arrays["mined"] == -1).all()
+    assert set(empty.logs.values()) == {0}
 
 
 def test_threshold_one_links_nothing_and_warns_of_nothing() -> None:
@@ -253,7 +271,7 @@ def test_relations_wait_for_their_epoch_and_find_fresh_banks() -> None:
 @pytest.mark.parametrize(("update", "readable"), [("epoch", False), ("step", True)])
 def test_the_banks_after_the_step(update: str, readable: bool) -> None:
     method = make(bank_update=update)
-    step(method)
+    assert step(method)["global"].item() == pytest.approx(RUNS["tau_0.02"]["L_rc_g"], abs=1e-6)  # reads come first
     updated = EXAMPLE["expected"]["bank_after_update"]
     for bank, name in ((method.image_bank, "bank_v"), (method.text_bank, "bank_t")):
         before, after = table(name), torch.tensor(updated[name], dtype=torch.float64)
