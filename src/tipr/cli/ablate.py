@@ -144,7 +144,7 @@ def _write(tree: dict[str, Any], comparison: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
     for name, text in ((TABLE, table), (PAGE, markdown(comparison))):
-        draft = folder / f".{name}"
+        draft = folder / f".{name}.{os.getpid()}"  # another process may be at other settings of the same ablation
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, folder / name)
 
