@@ -22,6 +22,8 @@ WORDS: dict[Counted, str] = {
     "other_images": "to other images only",
 }
 Point = tuple[float, float]
+SIDES: dict[Counted, int] = {"with_self": 3, "without_self": 60, "other_images": 4}
+"""Corners of the mark on every value, so that lines are told apart without colour: triangle, dot, square."""
 
 
 def relations_plot(epochs: Sequence[EpochRelations], path: Path, *, heading: str) -> Path:
@@ -39,10 +41,11 @@ def relations_plot(epochs: Sequence[EpochRelations], path: Path, *, heading: str
         left = LEFT + place * (PLOT + GAP)
         _axes(draw, left, f"{name} of relations, %", epochs)
         for counted in COUNTED:
-            _curve(draw, left, epochs, [getattr(each.quality[counted], name) for each in epochs], COLOUR[counted])
+            _curve(draw, left, epochs, [getattr(each.quality[counted], name) for each in epochs], counted)
     at = float(LEFT)
     for counted in COUNTED:
         _line(draw, [(at, HEIGHT - 20), (at + 22, HEIGHT - 20)], COLOUR[counted], 3)
+        _mark(draw, (at + 11, HEIGHT - 20), counted)
         _text(draw, (at + 30, HEIGHT - 29), WORDS[counted], INK_2, 13)
         at += 230
     path = Path(path)
@@ -69,18 +72,23 @@ def _curve(
     left: float,
     epochs: Sequence[EpochRelations],
     values: Sequence[float | None],
-    colour: str,
+    counted: Counted,
 ) -> None:
-    """A line through the values that are there, with a dot on each."""
+    """A line through the values that are there, with a mark on each."""
     points = [
         (_x(left, each.epoch, epochs), _y(value))
         for each, value in zip(epochs, values, strict=True)
         if value is not None
     ]
     if len(points) > 1:
-        _line(draw, points, colour, 3)
-    for x, y in points:
-        draw.ellipse([SCALE * (x - 4), SCALE * (y - 4), SCALE * (x + 4), SCALE * (y + 4)], fill=colour)
+        _line(draw, points, COLOUR[counted], 3)
+    for point in points:
+        _mark(draw, point, counted)
+
+
+def _mark(draw: ImageDraw.ImageDraw, at: Point, counted: Counted) -> None:
+    circle = (SCALE * at[0], SCALE * at[1], SCALE * 5.5)
+    draw.regular_polygon(circle, SIDES[counted], fill=COLOUR[counted])
 
 
 def _x(left: float, epoch: int, epochs: Sequence[EpochRelations]) -> float:
