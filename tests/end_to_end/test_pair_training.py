@@ -168,6 +168,7 @@ def test_an_epoch_is_reported_and_a_cold_start_is_warned_of(configured):
     for entry in entries:
         assert set(entry["logs"]) == {"linked_image", "linked_text", "linked_both", "own_weight", "mined_per_pair"}
         assert 0.5 < entry["logs"]["linked_both"] <= 1
+        assert any(entry["warning"] in each for each in warnings)
     with np.load(run / "relations" / "epoch-002.npz") as arrays:
         mined = arrays["mined"]
     assert mined.shape == (96, 5)

@@ -286,7 +286,8 @@ class Loop:
         epoch = self.state.epoch
         report = self.run.method.end_epoch(epoch)
         if self.journal is not None and report.logs:
-            self.journal.write("epoch", self.state.step, {"epoch": epoch, "logs": report.logs})
+            entry = {"epoch": epoch, "logs": report.logs, "warning": report.warning}
+            self.journal.write("epoch", self.state.step, entry)
         if self.journal is not None and report.arrays:
             relations.save(self.run.folder, epoch, report.arrays)
         if report.warning is not None:
