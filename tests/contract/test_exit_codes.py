@@ -220,6 +220,18 @@ def test_a_stopped_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys
     assert "Continue with:\n  tipr index add g 'a b.png'" in capsys.readouterr().err
 
 
+def test_a_stopped_demo_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tipr.data.synthetic.benchmark.build", stop)
+    monkeypatch.setattr("sys.argv", ["tipr", "demo", "a folder"])
+    with pytest.raises(SystemExit) as end:
+        cli.main(["demo", "a folder"])
+    assert end.value.code == cli.INTERRUPTED
+    assert "Continue with:\n  tipr demo 'a folder'" in capsys.readouterr().err
+
+
 def test_codes_are_different() -> None:
     codes: list[int] = [cli.DONE, cli.RUN_TIME_ERROR, cli.USAGE, cli.SKIPPED, cli.DAMAGED, cli.INTERRUPTED]
     assert codes == [0, 1, 2, 3, 5, 130]

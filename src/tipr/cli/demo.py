@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,17 @@ PRINTED = 5
 @options.common
 def command(out: Path, *, seed: int, device: str, threads: int | None, quiet: bool, as_json: bool) -> int:
     """Render people, index them, search in four languages, write a report to OUT (default: demo)."""
+    try:
+        return _run(out, seed=seed, device=device, threads=threads, quiet=quiet, as_json=as_json)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nstopped; what was made stays in {out}. Continue with:\n  {shlex.join(['tipr', *sys.argv[1:]])}",
+            err=True,
+        )
+        raise
+
+
+def _run(out: Path, *, seed: int, device: str, threads: int | None, quiet: bool, as_json: bool) -> int:
     import os
 
     from tipr.cli import output

@@ -159,7 +159,8 @@ def _facts(
     if card.get("seed") is not None:
         facts.append(Fact("Training seed", f"{card['seed']} (one run)"))
     if card.get("commit"):
-        facts.append(Fact("Trained at commit", str(card["commit"])[:12], code=True))
+        commit, _, changed = str(card["commit"]).partition("-")
+        facts.append(Fact("Trained at commit", commit[:12] + (" with changes" if changed else ""), code=True))
     facts.append(Fact("Model fingerprint", evaluation.fingerprint[:12], code=True))
     if fingerprint:
         facts.append(Fact("Data fingerprint", f"{fingerprint[:6]}…{fingerprint[-4:]}", code=True))
