@@ -66,8 +66,10 @@ def describe(error: ValidationError) -> str:
     for defect in error.errors(include_url=False):
         key = ".".join(str(part) for part in defect["loc"]) or "(top level)"
         text = "unknown key" if defect["type"] == "extra_forbidden" else defect["msg"]
-        given = "" if defect["type"] in ("missing", "extra_forbidden") else f" (got {defect['input']!r})"
-        parts.append(f"{key}: {' '.join(text.split())}{given}")
+        text = " ".join(text.removeprefix("Value error, ").split())
+        # a rule between values is broken by a whole section: repeating it would bury what is wrong
+        named = defect["type"] in ("missing", "extra_forbidden") or isinstance(defect["input"], Mapping)
+        parts.append(f"{key}: {text}" + ("" if named else f" (got {defect['input']!r})"))
     return "; ".join(parts)
 
 

@@ -71,6 +71,27 @@ def test_commands_run(readme: Path, tmp_path: Path) -> None:
     assert (tmp_path / "result.html").is_file()
 
 
+@pytest.mark.slow
+def test_the_long_commands_run_in_small(tmp_path: Path) -> None:
+    """What `NOT_RUN_HERE` leaves out, on the smallest preset and for a few steps."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    shorter = ".yaml epochs=null max_steps=4 schedule.warmup=1 threads=1"
+    long = [command for command in NOT_RUN_HERE if command.startswith("tipr")]
+    for command in [
+        command.replace("--preset standard", "--preset tiny").replace(".yaml", shorter) for command in long
+    ]:
+        child = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert child.returncode == 0, f"{command}\n{child.stderr}"
+    assert "mINP" in child.stdout
+
+
 def test_python_examples_name_what_exists(tmp_path: Path) -> None:
     blocks = [body for kind, body in BLOCK.findall(READMES[0].read_text(encoding="utf-8")) if kind == "python"]
     assert len(blocks) == 2

@@ -105,3 +105,9 @@ def test_reference_half_holds_the_attention_of_the_interaction_encoder_too():
     halves = {name for name, kind in kinds.items() if kind == torch.float16}
     assert {name for name in kinds if "in_proj" in name or "out_proj" in name} <= halves
     assert all(kind == torch.float32 for name, kind in kinds.items() if "ln_" in name)
+
+
+def test_a_rule_between_values_is_told_without_repeating_them_all():
+    with pytest.raises(ConfigError) as caught:
+        build(max_steps=4)
+    assert str(caught.value) == "run.yaml: (top level): give exactly one of epochs and max_steps"
