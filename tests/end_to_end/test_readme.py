@@ -104,6 +104,23 @@ def test_python_examples_name_what_exists(tmp_path: Path) -> None:
     assert callable(read)
 
 
+def test_both_readmes_tell_the_same() -> None:
+    """The same sections, commands, examples, figures and links, in two languages."""
+    english, chinese = (
+        {
+            "sections": len(re.findall(r"^## ", text, re.MULTILINE)),
+            "commands": [command.split()[:3] for command in commands(readme) if "search" not in command],
+            "examples": [re.sub(r"#.*", "#", body) for kind, body in BLOCK.findall(text) if kind == "python"],
+            "figures": set(re.findall(r"<!--fig (\S+?)-->", text)),
+            "links": set(re.findall(r"\]\(([^)#]+)", text)) - {path.name for path in READMES},
+        }
+        for readme in READMES
+        for text in [readme.read_text(encoding="utf-8")]
+    )
+    for what, told in english.items():
+        assert told == chinese[what], what
+
+
 def test_the_commands_that_are_not_run_exist() -> None:
     assert (ROOT / "configs" / "irra" / "synthetic.yaml").is_file()
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
