@@ -7,7 +7,7 @@ any rounding, so that ties and cosines equal to the threshold are frequent and e
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tipr.losses import (
+    GlobalReading,
     GlobalRelation,
     global_relation,
     global_relation_loss,
@@ -24,7 +25,7 @@ from tipr.losses import (
     local_relation_target,
     relation_loss,
 )
-from tipr.losses.relation import GROUP, inverse_norms
+from tipr.losses.relation import GROUP, Left, inverse_norms
 
 cheap = settings(
     max_examples=100, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -71,31 +72,39 @@ def slow_mined(features: Rows, bank: Rows, k: int, threshold: float) -> list[lis
 
 
 def slow_global(
-    image: Rows, bank: Rows, rows: list[int], mined: list[list[int]], *, image_of: list[int], drop: bool
+    image: Rows, bank: Rows, rows: list[int], mined: list[list[int]], *, image_of: list[int], reading: GlobalReading
 ) -> tuple[list[int], Rows]:
-    union = sorted({j for row in mined for j in row} - (set(rows) if drop else set()))
-    behind, numbers = image + [bank[j] for j in union], rows + union
+    columns = [j for row in mined for j in row if not (reading.drop_batch_rows and j in rows)]
+    if not reading.repeat_columns:
+        columns = sorted(set(columns))
+    behind, numbers = image + [bank[j] for j in columns], rows + columns
     target = []
     for i, one in enumerate(image):
         members = [
             c
             for c, row in enumerate(numbers)
-            if row in mined[i] or row == rows[i] or image_of[row] == image_of[rows[i]]
+            if (row in mined[i] and not (reading.negative_batch_mates and c < len(rows)))
+            or row == rows[i]
+            or image_of[row] == image_of[rows[i]]
         ]
         cosines = {c: slow_cosine(one, behind[c]) for c in members}
         total = sum(math.exp(x) for x in cosines.values())
-        scores = {c: 1.0 if c == i else 1 - math.exp(x) / total for c, x in cosines.items()}
+        scores = {c: 1 - math.exp(x) / total for c, x in cosines.items()}
+        for c in members:
+            if c == i or reading.flat_weights or (reading.own_twin_at_one and numbers[c] == rows[i]):
+                scores[c] = 1.0
         target.append(slow_softmax(scores, len(numbers)))
-    return union, target
+    return columns, target
 
 
-def slow_loss(query: Rows, keys: Rows, target: Rows, temperature: float, eps: float) -> float:
-    total = 0.0
+def slow_loss(query: Rows, keys: Rows, target: Rows, *, temperature: float, left: str) -> float:
+    eps, total = 1e-8, 0.0
     for one, wanted in zip(query, target, strict=True):
         logits = [slow_cosine(one, key) / temperature for key in keys]
         log_sum = max(logits) + math.log(sum(math.exp(x - max(logits)) for x in logits))
         for x, q in zip(logits, wanted, strict=True):
-            total += math.exp(x - log_sum) * (x - log_sum - math.log(q + eps))
+            difference = x - log_sum - math.log(q + eps)
+            total += math.exp(x - log_sum) * difference if left == "prediction" else -q * difference
     return total / len(query)
 
 
@@ -138,6 +147,9 @@ def mine(case: Case, **options: object) -> GlobalRelation:
     return global_relation(case.image, case.image_bank, case.rows, k=case.k, threshold=case.threshold, **options)  # type: ignore[arg-type]
 
 
+readings = st.builds(GlobalReading, *[st.booleans()] * len(fields(GlobalReading)))
+
+
 def members_of(mined: Tensor) -> list[list[int]]:
     """Each row of J; -1 must come last."""
     found = [[j for j in row if j >= 0] for row in mined.tolist()]
@@ -170,9 +182,9 @@ def test_local_target_against_the_reference(case: Case, softness: float, modalit
 
 
 @cheap
-@given(cases(), st.sampled_from(["image", "text", "both"]), st.booleans(), st.booleans(), st.booleans())
+@given(cases(), st.sampled_from(["image", "text", "both"]), readings, st.booleans(), st.booleans())
 def test_global_relation_against_the_reference(
-    case: Case, anchor: str, drop: bool, by_file: bool, known_norms: bool
+    case: Case, anchor: str, reading: GlobalReading, by_file: bool, known_norms: bool
 ) -> None:
     first = (case.text, case.text_bank) if anchor == "text" else (case.image, case.image_bank)
     norms = inverse_norms(case.text_bank) if known_norms else None
@@ -184,7 +196,7 @@ def test_global_relation_against_the_reference(
         inverse_norm=inverse_norms(first[1]) if known_norms else None,
         also=(case.text, case.text_bank, norms) if anchor == "both" else None,
         image_of=case.image_of if by_file else None,
-        drop_batch_rows=drop,
+        reading=reading,
     )
     features, bank = (part.tolist() for part in first)
     mined = slow_mined(features, bank, case.k, case.threshold)
@@ -192,31 +204,43 @@ def test_global_relation_against_the_reference(
         other = slow_mined(case.text.tolist(), case.text_bank.tolist(), case.k, case.threshold)
         mined = [[j for j in own if j in allowed] for own, allowed in zip(mined, other, strict=True)]
     files = case.image_of.tolist() if by_file else list(range(len(bank)))
-    union, target = slow_global(features, bank, case.rows.tolist(), mined, image_of=files, drop=drop)
+    columns, target = slow_global(features, bank, case.rows.tolist(), mined, image_of=files, reading=reading)
     assert members_of(ours.mined) == mined
-    assert ours.columns.tolist() == union
+    assert ours.columns.tolist() == columns
     torch.testing.assert_close(ours.target, torch.tensor(target, dtype=torch.float64), rtol=0, atol=1e-12)
     assert torch.equal(ours.members, ours.target > 0)
 
 
 @cheap
-@given(cases(), st.sampled_from([0.02, 0.1, 1.0]))
-def test_both_directions_of_the_loss_against_the_reference(case: Case, temperature: float) -> None:
+@given(cases(), st.sampled_from([0.02, 0.1, 1.0]), st.sampled_from(["prediction", "target"]), st.booleans())
+def test_both_directions_of_the_loss_against_the_reference(
+    case: Case, temperature: float, left: Left, by_texts: bool
+) -> None:
     relation = mine(case)
+    other = global_relation(case.text, case.text_bank, case.rows, k=case.k, threshold=case.threshold)
     ours = global_relation_loss(
-        case.image, case.text, case.image_bank, case.text_bank, relation, temperature=temperature
+        case.image,
+        case.text,
+        case.image_bank,
+        case.text_bank,
+        relation,
+        image_to_text=other if by_texts else None,
+        temperature=temperature,
+        left=left,
     )
     image, text, image_bank, text_bank = (x.tolist() for x in (case.image, case.text, case.image_bank, case.text_bank))
     columns, target = relation.columns.tolist(), relation.target.tolist()
-    slow = slow_loss(text, image + [image_bank[j] for j in columns], target, temperature, 1e-8)
-    slow += slow_loss(image, text + [text_bank[j] for j in columns], target, temperature, 1e-8)
+    slow = slow_loss(text, image + [image_bank[j] for j in columns], target, temperature=temperature, left=left)
+    if by_texts:
+        columns, target = other.columns.tolist(), other.target.tolist()
+    slow += slow_loss(image, text + [text_bank[j] for j in columns], target, temperature=temperature, left=left)
     assert float(ours) == pytest.approx(slow, rel=1e-9, abs=1e-12)
 
 
 @cheap
-@given(cases(), st.booleans())
-def test_padded_columns_change_nothing(case: Case, drop: bool) -> None:
-    cut, padded = mine(case, drop_batch_rows=drop), mine(case, drop_batch_rows=drop, pad=True)
+@given(cases(), readings, st.sampled_from(["prediction", "target"]))
+def test_padded_columns_change_nothing(case: Case, reading: GlobalReading, left: Left) -> None:
+    cut, padded = mine(case, reading=reading), mine(case, reading=reading, pad=True)
     width = len(case.rows) + len(cut.columns)
     assert len(padded.columns) == len(case.rows) * case.k
     assert torch.equal(padded.columns[: len(cut.columns)], cut.columns)
@@ -228,7 +252,7 @@ def test_padded_columns_change_nothing(case: Case, drop: bool) -> None:
     results = []
     for relation in (cut, padded):
         inputs = case.image.clone().requires_grad_(), case.text.clone().requires_grad_()
-        loss = global_relation_loss(*inputs, case.image_bank, case.text_bank, relation)
+        loss = global_relation_loss(*inputs, case.image_bank, case.text_bank, relation, left=left)
         results.append((loss.detach(), *torch.autograd.grad(loss, inputs)))
     for ours, other in zip(*results, strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)

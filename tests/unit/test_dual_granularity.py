@@ -16,7 +16,7 @@ from tipr import config as configuration
 from tipr.data.batch import PairBatch
 from tipr.encoders.base import Encoded, Encoder
 from tipr.errors import ConfigError
-from tipr.losses import relation_loss
+from tipr.losses import global_relation, relation_loss
 from tipr.methods import DualGranularity, StepContext, TrainingFacts
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "data" / "dual_granularity_example.json").read_text())
@@ -111,7 +111,11 @@ def test_gradients_of_the_worked_example(temperature: float, part: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "part", "values"),
     [
+        ({"repeat_columns": True}, "global", (1.6989966385, 0.6690790786)),
         ({"drop_batch_rows": True}, "global", (1.2938313026, 0.8610089827)),
+        ({"negative_batch_mates": True}, "global", (1.3473235111, 4.1672630671)),
+        ({"own_twin_at_one": True}, "global", (1.5094617437, 0.7062381908)),
+        ({"flat_weights": True}, "global", (1.6271840415, 0.7571811609)),
         ({"global_anchor": "text"}, "global", (1.5436996009, 0.7302062901)),
         ({"iasc_target": "perturbed"}, "consistency", (5.4921155824, 6.5011949571)),
         ({"views": {"perturb": "crossed"}}, "consistency", (0.3977066885 + 0.6210253469, 0.3399223812 + 0.4590456095)),
@@ -119,12 +123,42 @@ def test_gradients_of_the_worked_example(temperature: float, part: str) -> None:
         ({"local_relation": "image"}, "local", (0.9965963314, 0.3535298404)),
         ({"local_relation": "text"}, "local", (0.9965963314, 0.3535298404)),
         ({"global_anchor": "both"}, "global", (1.5471646695, 0.7322456989)),
+        ({"global_anchor": "text", "image_to_text_target": "text"}, "global", (1.5436996009, 0.7302062901)),
     ],
 )
 def test_other_readings(changes: dict[str, Any], part: str, values: tuple[float, float]) -> None:
     for temperature, value in zip((0.02, 0.1), values, strict=True):
         losses = step(make(temperature=temperature, **changes))
         assert losses[part].item() == pytest.approx(value, abs=1e-6)
+
+
+@temperatures
+def test_the_target_may_stand_on_the_left(temperature: float) -> None:
+    losses = step(make(temperature=temperature, kl_left="target"))
+    q, wide = (torch.tensor(EXAMPLE["expected"][part]["q"], dtype=torch.float64) for part in ("local", "global"))
+    columns = torch.tensor(EXAMPLE["expected"]["global"]["union"])
+
+    def divergence(query: Tensor, keys: Tensor, target: Tensor) -> float:
+        logits = nn.functional.cosine_similarity(query[:, None], keys[None], dim=2) / temperature
+        return nn.functional.kl_div(logits.log_softmax(1), target, reduction="batchmean").item()
+
+    v, t, v_noisy, t_noisy = (table(name) for name in ("f_v", "f_t", "f_v_aug", "f_t_aug"))
+    images, texts = torch.cat([v, table("bank_v")[columns]]), torch.cat([t, table("bank_t")[columns]])
+    assert losses["local"].item() == pytest.approx(divergence(v, t, q) + divergence(t, v, q), abs=1e-6)
+    assert losses["global"].item() == pytest.approx(divergence(t, images, wide) + divergence(v, texts, wide), abs=1e-6)
+    noisy = divergence(v_noisy, t_noisy, q) + divergence(t_noisy, v_noisy, q)
+    assert losses["consistency"].item() == pytest.approx(noisy, abs=1e-6)
+
+
+@temperatures
+def test_the_texts_may_find_and_weigh_the_texts_of_an_image(temperature: float) -> None:
+    v, t, bank_t = (table(name) for name in ("f_v", "f_t", "bank_t"))
+    by_texts = global_relation(t, bank_t, torch.tensor(INPUTS["dataset_index"]), k=EXAMPLE["config"]["top_k"])
+    image_to_text = relation_loss(v, by_texts.keys(t, bank_t), by_texts.target, temperature=temperature)
+    expected = RUNS[f"tau_{temperature}"]["L_rc_g_t"] + image_to_text.item()
+    found = step(make(temperature=temperature, image_to_text_target="text"))["global"].item()
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert abs(found - RUNS[f"tau_{temperature}"]["L_rc_g"]) > 1e-4
 
 
 @pytest.mark.parametrize("softness", [0.1, 0.9])
@@ -298,7 +332,13 @@ def test_relations_need_not_be_kept() -> None:
 @pytest.mark.parametrize("anchor", ["image", "text", "both"])
 def test_a_step_asks_an_accelerator_for_nothing(anchor: str) -> None:
     """The meta device has no values: whatever needs one fails on it."""
-    method = make(global_anchor=anchor, link_same_image=True, learnable_temperature=True).to("meta")
+    method = make(
+        global_anchor=anchor,
+        link_same_image=True,
+        learnable_temperature=True,
+        repeat_columns=True,
+        image_to_text_target="text",
+    ).to("meta")
     image, text = stored_features()
     method.begin_epoch(1, lambda: (image.to("meta"), text.to("meta")))
     losses = method(make_batch().to("meta"), StepContext()).losses

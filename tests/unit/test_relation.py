@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tipr.losses import (
+    GlobalReading,
     global_relation,
     global_relation_loss,
     local_relation_target,
     relation_loss,
 )
-from tipr.losses.relation import GROUP, inverse_norms
+from tipr.losses.relation import GROUP, Left, inverse_norms
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -70,6 +72,14 @@ def test_a_batch_mate_is_positive_in_its_fresh_column_when_its_row_was_mined() -
     assert relation.members.tolist() == [[True, True, True, False], [False, True, True, True]]
 
 
+def test_a_declared_batch_mate_stays_positive_when_mined_ones_are_not() -> None:
+    bank, rows = torch.eye(3), torch.arange(3)
+    reading = GlobalReading(negative_batch_mates=True)
+    looks_like_the_next = bank.roll(-1, 0)
+    relation = global_relation(looks_like_the_next, bank, rows, k=1, image_of=torch.tensor([4, 9, 4]), reading=reading)
+    assert relation.members[:, :3].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+
+
 def test_pictures_in_common_relate_on_request_only() -> None:
     image, text = torch.eye(3), torch.eye(3)
     assert torch.equal(local_relation_target(image, text), torch.eye(3))
@@ -103,10 +113,12 @@ def test_gradients_against_finite_differences() -> None:
     bank = noise(9, 5, seed=2).double()
     target = local_relation_target(image, text, threshold=0.1)
     relation = global_relation(image, bank, torch.arange(4), k=3, threshold=0.1, pad=True)
-    assert torch.autograd.gradcheck(lambda v, t: relation_loss(v, t, target, temperature=0.2), (image, text))
-    assert torch.autograd.gradcheck(
-        lambda v, t: global_relation_loss(v, t, bank, bank, relation, temperature=0.2), (image, text)
-    )
+    for left in get_args(Left):
+        kind = {"temperature": 0.2, "left": left}
+        assert torch.autograd.gradcheck(lambda v, t, k=kind: relation_loss(v, t, target, **k), (image, text))
+        assert torch.autograd.gradcheck(
+            lambda v, t, k=kind: global_relation_loss(v, t, bank, bank, relation, **k), (image, text)
+        )
 
 
 def test_zero_vectors_relate_to_nothing_and_stay_finite() -> None:
@@ -164,7 +176,8 @@ def test_nothing_larger_than_batch_times_bank_is_made() -> None:
     assert watch.largest == batch * pairs < pairs * width
 
 
-def test_a_step_asks_an_accelerator_for_nothing() -> None:
+@pytest.mark.parametrize("on", [False, True])
+def test_a_step_asks_an_accelerator_for_nothing(on: bool) -> None:
     """The meta device has no values: whatever needs one fails on it."""
     image, text, bank = (torch.ones(n, 8, device="meta") for n in (4, 4, 300))
     rows, files = torch.arange(4, device="meta"), torch.arange(300, device="meta")
@@ -175,11 +188,13 @@ def test_a_step_asks_an_accelerator_for_nothing() -> None:
         inverse_norm=inverse_norms(bank),
         also=(text, bank, inverse_norms(bank)),
         image_of=files,
-        drop_batch_rows=True,
+        reading=GlobalReading(*[on] * len(fields(GlobalReading))),
         pad=True,
     )
     target = local_relation_target(image, text, image_id=rows)
-    relation_loss(image, text, target) + global_relation_loss(image, text, bank, bank, relation)
+    for left in get_args(Left):
+        relation_loss(image, text, target, left=left)
+        global_relation_loss(image, text, bank, bank, relation, left=left)
     with pytest.raises(RuntimeError):
         global_relation(image, bank, rows)
 
@@ -221,6 +236,7 @@ same = torch.full((3, 3), 1 / 3)
         (lambda: relation_loss(x, x, same[:2]), r"got \(3, 4\), \(3, 4\) and \(2, 3\)"),
         (lambda: relation_loss(x, x[:, :2], same), r"got \(3, 4\), \(3, 2\)"),
         (lambda: relation_loss(x, x, same, temperature=0.0), "temperature must be > 0, got 0.0"),
+        (lambda: relation_loss(x, x, same, left="p"), "left must be 'prediction' or 'target', got 'p'"),  # type: ignore[arg-type]
         (lambda: relation_loss(x, x, same, used=n), r"used must be \(3,\) bool, got \(3,\) torch.int64"),
         (lambda: global_relation(x, x[:, :2], n, k=1), r"got \(3, 4\), \(3, 2\)"),
         (lambda: global_relation(x, x, n[:2], k=1), r"rows must be \(3,\) integers, got \(2,\)"),

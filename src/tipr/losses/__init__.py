@@ -5,6 +5,7 @@ from tipr.losses.identity import identity_loss
 from tipr.losses.itc import itc_loss
 from tipr.losses.mlm import mlm_loss
 from tipr.losses.relation import (
+    GlobalReading,
     GlobalRelation,
     global_relation,
     global_relation_loss,
@@ -15,6 +16,7 @@ from tipr.losses.relation import (
 from tipr.losses.sdm import sdm_loss
 
 __all__ = [
+    "GlobalReading",
     "GlobalRelation",
     "cmpm_loss",
     "global_relation",

@@ -20,6 +20,7 @@ from tipr.losses.inputs import check_identity, check_pairs, check_temperature, c
 from tipr.losses.sdm import predicted_divergence
 
 Modality = Literal["both", "image", "text"]
+Left = Literal["prediction", "target"]
 
 GROUP = 64
 """Bank rows whose largest similarity stands for all of them while the top k are looked for."""
@@ -101,12 +102,13 @@ def relation_loss(
     *,
     temperature: float | Tensor = 0.02,
     eps: float = 1e-8,
+    left: Left = "prediction",
     used: Tensor | None = None,
 ) -> Tensor:
     """Divergence of predicted relations from a target, one direction (Eq. 8-9, 16-17).
 
-    The mean over rows of KL(p || target), p the softmax over keys of cosine / temperature. The PREDICTION p stands on
-    the left.
+    The mean over rows of KL(p || target), p the softmax over keys of cosine / temperature: the PREDICTION p stands on
+    the left, unless `left` says otherwise.
 
     Args:
         query: (B, D) features, any float dtype, any scale.
@@ -114,13 +116,14 @@ def relation_loss(
         target: (B, M) distribution of each row; no gradient goes into it.
         temperature: > 0; a float or a () tensor.
         eps: added to the target inside the logarithm.
+        left: "prediction" for KL(p || target), "target" for KL(target || p).
         used: (M,) bool; keys that are False take no part at all (padding); their target must be 0.
 
     Returns:
         () scalar, float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: shapes do not fit, or temperature <= 0.
+        ValueError: shapes do not fit, temperature <= 0, or an unknown `left`.
     """
     fits = query.ndim == 2 and keys.ndim == 2 and len(query) and query.shape[1] == keys.shape[1]
     if not fits or target.shape != (len(query), len(keys)):
@@ -128,12 +131,37 @@ def relation_loss(
         raise ValueError(f"query must be (B, D), keys (M, D) and target (B, M) with B > 0, got {shapes}")
     if used is not None and (used.shape != (len(keys),) or used.dtype != torch.bool):
         raise ValueError(f"used must be ({len(keys)},) bool, got {tuple(used.shape)} {used.dtype}")
+    if left not in ("prediction", "target"):
+        raise ValueError(f"left must be 'prediction' or 'target', got {left!r}")
     check_temperature(temperature)
     logits = cosine(query, keys) / temperature
     if used is not None:
         # minus infinity would give 0 * inf below
         logits = logits.masked_fill(~used, torch.finfo(logits.dtype).min)
-    return predicted_divergence(logits, (target.detach() + eps).log())
+    target = target.detach()
+    log_target = (target + eps).log()
+    if left == "target":
+        return (target * (log_target - logits.log_softmax(dim=1))).sum(dim=1).mean()
+    return predicted_divergence(logits, log_target)
+
+
+@dataclass(frozen=True)
+class GlobalReading:
+    """Other readings of what the paper leaves open in Eq. 12-15; with all of them off, the method's own.
+
+    Attributes:
+        repeat_columns: the mined rows of all samples stand side by side, J_1 .. J_B, a row as often as it was mined.
+        drop_batch_rows: the batch's own rows are no stored columns, so that only their fresh ones count.
+        negative_batch_mates: having mined a batch mate's row makes its stored column positive, not its fresh one.
+        own_twin_at_one: stored columns of a sample's own row score 1 as its fresh one does, instead of Eq. 14.
+        flat_weights: no Eq. 14: every related column weighs the same.
+    """
+
+    repeat_columns: bool = False
+    drop_batch_rows: bool = False
+    negative_batch_mates: bool = False
+    own_twin_at_one: bool = False
+    flat_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +169,8 @@ class GlobalRelation:
     """Which columns each batch sample is related to: the batch itself, then rows of a memory bank.
 
     Attributes:
-        columns: (|U|,) int64, U: the distinct bank rows that any sample mined, rising. With `pad` (B * k,): U, then -1.
+        columns: (|U|,) int64, U: the distinct bank rows that any sample mined, rising; with `repeat_columns` all mined
+            rows, one sample after the other. With `pad` (B * k,): the same, then -1.
         target: (B, B + len(columns)), q' of Eq. 15: row i is a distribution over the B fresh columns and `columns`;
             0 in padding. It serves both directions.
         members: (B, B + len(columns)) bool, J': the columns sample i is related to; its own fresh one always.
@@ -181,7 +210,7 @@ def global_relation(
     inverse_norm: Tensor | None = None,
     also: tuple[Tensor, Tensor, Tensor | None] | None = None,
     image_of: Tensor | None = None,
-    drop_batch_rows: bool = False,
+    reading: GlobalReading = GlobalReading(),
     pad: bool = False,
 ) -> GlobalRelation:
     """Mine the relations of a batch against a memory bank and weigh them (Eq. 12-15).
@@ -203,7 +232,7 @@ def global_relation(
             the first.
         image_of: (N,) integers of the image file of every bank row; columns of the sample's image are then related
             to it whatever they look like. No column is added for that.
-        drop_batch_rows: leave the batch's own rows out of the union, so that only their fresh columns count.
+        reading: of what the equations leave open.
         pad: give `columns` the fixed length B * k, which needs no answer from an accelerator.
 
     Returns:
@@ -225,18 +254,26 @@ def global_relation(
         unit = F.normalize(features.to(image.dtype), dim=1)
         other = _above(threshold, *_largest(_bank_similarity(unit, bank, inverse), k))
         mined = _kept_first(mined, (mined[:, :, None] == other[:, None, :]).any(dim=2))
-    columns = _union(mined, len(image_bank), rows if drop_batch_rows else None)
+    columns = _columns(mined, repeat=reading.repeat_columns, without=rows if reading.drop_batch_rows else None)
     if not pad:
         columns = columns[columns >= 0]
 
     all_rows = torch.cat([rows, columns])
-    members = (all_rows[None, :, None] == mined[:, None, :]).any(dim=2) | (all_rows[None, :] == rows[:, None])
+    own = all_rows[None, :] == rows[:, None]
+    members = (all_rows[None, :, None] == mined[:, None, :]).any(dim=2)
+    if reading.negative_batch_mates:
+        members[:, : len(rows)] = False
+    members |= own
     if image_of is not None:
         members |= image_of[all_rows.clamp(min=0)][None, :] == image_of[rows][:, None]
     members &= all_rows >= 0
     weight = torch.cat([anchor @ anchor.T, similarity[:, columns.clamp(min=0)]], dim=1).clamp(-1, 1)
     scores = 1 - weight.masked_fill(~members, -torch.inf).softmax(dim=1)
     scores.fill_diagonal_(1)  # the own fresh column; a wide matrix has one diagonal only
+    if reading.own_twin_at_one:
+        scores.masked_fill_(own, 1)
+    if reading.flat_weights:
+        scores.fill_(1)
     target = scores.masked_fill(~members, -torch.inf).softmax(dim=1)
     return GlobalRelation(columns, target, members, mined)
 
@@ -249,8 +286,10 @@ def global_relation_loss(
     text_bank: Tensor,
     relation: GlobalRelation,
     *,
+    image_to_text: GlobalRelation | None = None,
     temperature: float | Tensor = 0.02,
     eps: float = 1e-8,
+    left: Left = "prediction",
 ) -> Tensor:
     """Both directions of the loss on mined relations (Eq. 16-18): texts against images, images against TEXTS.
 
@@ -260,24 +299,25 @@ def global_relation_loss(
         image_bank: (N, D) memory of the images; a constant.
         text_bank: (N, D) memory of the texts, same rows.
         relation: of this batch; its target serves both directions.
+        image_to_text: the relation of images against texts, where it is another.
         temperature: > 0; a float or a () tensor.
         eps: added to the target inside the logarithm.
+        left: of the divergence; see `relation_loss`.
 
     Returns:
         () scalar, float32 (float64 for float64 inputs): the SUM of the two directions.
 
     Raises:
-        ValueError: shapes do not fit, or temperature <= 0.
+        ValueError: shapes do not fit, temperature <= 0, or an unknown `left`.
     """
     check_pairs(image, text)
-    used, target = relation.used, relation.target
-    text_to_image = relation_loss(
-        text, relation.keys(image, image_bank), target, temperature=temperature, eps=eps, used=used
-    )
-    image_to_text = relation_loss(
-        image, relation.keys(text, text_bank), target, temperature=temperature, eps=eps, used=used
-    )
-    return text_to_image + image_to_text
+
+    def one_direction(query: Tensor, fresh: Tensor, bank: Tensor, known: GlobalRelation) -> Tensor:
+        keys = known.keys(fresh, bank)
+        return relation_loss(query, keys, known.target, temperature=temperature, eps=eps, left=left, used=known.used)
+
+    text_to_image = one_direction(text, image, image_bank, relation)
+    return text_to_image + one_direction(image, text, text_bank, image_to_text or relation)
 
 
 def inverse_norms(bank: Tensor) -> Tensor:
@@ -352,21 +392,21 @@ def _above(threshold: float, values: Tensor, columns: Tensor) -> Tensor:
 
 
 def _kept_first(columns: Tensor, keep: Tensor) -> Tensor:
-    """(B, k) columns that are kept, in their order, then -1."""
-    first = (~keep).to(torch.int8).argsort(dim=1, stable=True)
-    return columns.masked_fill(~keep, -1).gather(1, first)
+    """(..., k) columns that are kept, in their order, then -1."""
+    first = (~keep).to(torch.int8).argsort(dim=-1, stable=True)
+    return columns.masked_fill(~keep, -1).gather(-1, first)
 
 
-def _union(mined: Tensor, count: int, without: Tensor | None) -> Tensor:
-    """(B * k,) distinct rows in `mined` and not in `without`, rising, then -1.
+def _columns(mined: Tensor, *, repeat: bool, without: Tensor | None) -> Tensor:
+    """(B * k,) rows in `mined` and not in `without`, then -1: each once, rising, or as they stand with `repeat`.
 
     Two sorts of a few hundred numbers instead of `torch.unique`, whose result has a length that an accelerator would
     have to be asked for.
     """
-    rows = mined.flatten().sort().values
-    out = rows < 0
-    out[1:] |= rows[1:] == rows[:-1]
+    rows = mined.flatten() if repeat else mined.flatten().sort().values
+    keep = rows >= 0
+    if not repeat:
+        keep[1:] &= rows[1:] != rows[:-1]
     if without is not None:
-        out |= (rows[:, None] == without[None, :]).any(dim=1)
-    rows = rows.masked_fill(out, count).sort().values
-    return rows.masked_fill(rows == count, -1)
+        keep &= (rows[:, None] != without[None, :]).all(dim=1)
+    return _kept_first(rows, keep)

@@ -19,6 +19,7 @@ from tipr.data.views import PairViews
 from tipr.encoders.base import Encoder
 from tipr.errors import ConfigError
 from tipr.losses import (
+    GlobalReading,
     GlobalRelation,
     global_relation,
     global_relation_loss,
@@ -27,7 +28,7 @@ from tipr.losses import (
     local_relation_target,
     relation_loss,
 )
-from tipr.losses.relation import Modality
+from tipr.losses.relation import Left, Modality
 from tipr.methods.base import (
     MAX_SCALE,
     EpochReport,
@@ -61,12 +62,20 @@ class DualGranularityConfig(Section):
         temperature: of all terms; its initial value when learnable.
         learnable_temperature: train log(1 / temperature) as CLIP does, never beyond a scale of 100. The paper keeps it.
         eps: added to a target inside the logarithm (Eq. 9, 17) [D3].
+        kl_left: what stands on the left of the divergence (Eq. 9, 17): the "prediction" or the "target" [D7].
         threshold: two features are linked when their cosine is strictly larger (Eq. 3, 12).
         softness: lambda of Eq. 5: a mined pair gets e^(lambda - 1) of the weight of the true pair [D5].
         local_relation: what must link two rows of a batch: "both" modalities, "image" (LRCI) or "text" (LRCT) alone.
         k: rows of the memory that a pair is related to, at most (Eq. 12) [D11].
         global_anchor: what finds them: "image" features, "text" features (GSRC-T), or "both" (GSRC-IT).
+        repeat_columns: columns of Eq. 16 are the mined rows of all pairs side by side, repeats kept, instead of every
+            row once [D12].
         drop_batch_rows: leave the stored rows of the batch's own pairs out of the columns of Eq. 16 [D13].
+        negative_batch_mates: having mined a batch mate's row makes its stored column positive, not its fresh one [D14].
+        own_twin_at_one: the stored column of a pair's own row scores 1 as its fresh one does, instead of Eq. 14 [D15].
+        flat_weights: every related column weighs the same, without Eq. 14 [D15].
+        image_to_text_target: of the images against texts in Eq. 18: the "same" as the other direction's, or one that
+            the "text" features mine and weigh, whatever `global_anchor` is [D16].
         link_same_image: declare two captions of one image file related, instead of leaving it to be found [D1].
         itc_ignore_same_image: leave other captions of a row's image out of its denominator in Eq. 1-2 [D4].
         bank_momentum: alpha of Eq. 11 [D9].
@@ -87,12 +96,18 @@ class DualGranularityConfig(Section):
     temperature: float = Field(default=0.02, ge=1 / MAX_SCALE)
     learnable_temperature: bool = False
     eps: float = Field(default=1e-8, gt=0)
+    kl_left: Left = "prediction"
     threshold: float = Field(default=0.7, gt=0, le=1)
     softness: float = Field(default=0.5, gt=0, lt=1)
     local_relation: Modality = "both"
     k: PositiveInt = 10
     global_anchor: Modality = "image"
+    repeat_columns: bool = False
     drop_batch_rows: bool = False
+    negative_batch_mates: bool = False
+    own_twin_at_one: bool = False
+    flat_weights: bool = False
+    image_to_text_target: Literal["same", "text"] = "same"
     link_same_image: bool = False
     itc_ignore_same_image: bool = False
     bank_momentum: float = Field(default=0.5, gt=0, lt=1)
@@ -210,7 +225,7 @@ class DualGranularity(Method):
         temperature = self._temperature()
         output = StepOutput({}, {"temperature": temperature.detach()} if isinstance(temperature, Tensor) else {})
         target = self._target(image, text, image_id)
-        relation = self._mine(image, text, rows) if "global" in c.terms else None
+        relation = self._mine(image, text, rows, c.global_anchor) if "global" in c.terms else None
         self._count(image, text, target, relation)
         if "itc" in c.terms:
             known = image_id if c.itc_ignore_same_image else None
@@ -219,9 +234,16 @@ class DualGranularity(Method):
             if "local" in c.terms:
                 output.losses["local"] = self._both_directions(image, text, target)
             if relation is not None:
-                banks = self.image_bank.read(), self.text_bank.read()
                 output.losses["global"] = global_relation_loss(
-                    image, text, *banks, relation, temperature=temperature, eps=c.eps
+                    image,
+                    text,
+                    self.image_bank.read(),
+                    self.text_bank.read(),
+                    relation,
+                    image_to_text=self._mine(image, text, rows, "text") if c.image_to_text_target == "text" else None,
+                    temperature=temperature,
+                    eps=c.eps,
+                    left=c.kl_left,
                 )
             if "consistency" in c.terms:
                 output.losses["consistency"] = self._consistency(batch, context, image, text, target)
@@ -271,16 +293,16 @@ class DualGranularity(Method):
             image_id=image_id if c.link_same_image else None,
         )
 
-    def _mine(self, image: Tensor, text: Tensor, rows: Tensor) -> GlobalRelation:
+    def _mine(self, image: Tensor, text: Tensor, rows: Tensor, anchor: Modality) -> GlobalRelation:
         """What the batch is related to in the banks (Eq. 12-15)."""
         c = self.config
-        anchor, bank, also = image, self.image_bank, None
-        if c.global_anchor == "text":
-            anchor, bank = text, self.text_bank
-        elif c.global_anchor == "both":
+        features, bank, also = image, self.image_bank, None
+        if anchor == "text":
+            features, bank = text, self.text_bank
+        elif anchor == "both":
             also = text, self.text_bank.read(), self.text_bank.inverse_norm
         return global_relation(
-            anchor,
+            features,
             bank.read(),
             rows,
             k=c.k,
@@ -288,7 +310,13 @@ class DualGranularity(Method):
             inverse_norm=bank.inverse_norm,
             also=also,
             image_of=self.image_of if c.link_same_image else None,
-            drop_batch_rows=c.drop_batch_rows,
+            reading=GlobalReading(
+                repeat_columns=c.repeat_columns,
+                drop_batch_rows=c.drop_batch_rows,
+                negative_batch_mates=c.negative_batch_mates,
+                own_twin_at_one=c.own_twin_at_one,
+                flat_weights=c.flat_weights,
+            ),
             pad=rows.device.type != "cpu",
         )
 
@@ -301,8 +329,9 @@ class DualGranularity(Method):
             keys: (B, D) images and texts that they are compared with; None: each other.
         """
         key_image, key_text = keys or (image, text)
+        c = self.config
         image_to_text, text_to_image = (
-            relation_loss(query, key, target, temperature=self._temperature(), eps=self.config.eps)
+            relation_loss(query, key, target, temperature=self._temperature(), eps=c.eps, left=c.kl_left)
             for query, key in ((image, key_text), (text, key_image))
         )
         return image_to_text + text_to_image
