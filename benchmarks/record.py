@@ -25,9 +25,12 @@ def write(name: str, command: str, results: dict[str, Any]) -> Path:
 
 
 def commit() -> str:
-    """The commit of the checkout, with `+changes` when files under src or configs differ from it."""
+    """The commit of the checkout, with `+changes` when code or a configuration differs from it.
+
+    The shipped model is a result like the record that is written beside it, so it may differ.
+    """
     head = _git("rev-parse", "--short=12", "HEAD") or "unknown"
-    changed = _git("status", "--porcelain", "--", "src", "configs")
+    changed = _git("status", "--porcelain", "--", "src", "configs", ":!src/tipr/assets")
     return f"{head}+changes" if changed else head
 
 
