@@ -212,6 +212,19 @@ def test_a_manifest_brings_boxes_cameras_times_identities_and_tags(tmp_path: Pat
     assert str(info.first) == str(info.last) == "2026-03-01 08:30:00+00:00"
 
 
+def test_vectors_of_named_files_come_in_their_order(gallery: Gallery, pictures: Path) -> None:
+    ids, vectors = gallery.vectors()
+    files = sorted(path for path in pictures.iterdir() if path.suffix == ".png")
+    named = [Path(hit.metadata["path"]) for hit in sorted(gallery.search("red", k=9), key=lambda hit: hit.id)]
+    assert set(named) == {path.resolve() for path in files}
+    some = [named[2], str(named[0])]
+    chosen, rows = gallery.vectors(some)
+    assert chosen.tolist() == ids[[2, 0]].tolist()
+    np.testing.assert_array_equal(rows, vectors[[2, 0]])
+    with pytest.raises(GalleryError, match="is not in gallery"):
+        gallery.vectors([*some, pictures / "none.png"])
+
+
 def test_filters_apply_before_ranking(tmp_path: Path, model: Any) -> None:
     gallery = Gallery.create(tmp_path / "g", model)
     gallery.add([paint(tmp_path / "a" / "x.png", "red", "red", seed=1)], camera="one")

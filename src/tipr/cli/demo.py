@@ -101,7 +101,7 @@ def _evaluate(
 
     retriever = gallery.retriever
     split = DATASETS["synthetic"].load(people, "test")
-    _, vectors = gallery.vectors()  # ids rise in ingest order, which is the manifest's
+    _, vectors = gallery.vectors(split.images)  # by name: the user may have added pictures, or moved the folder
     begun = time.perf_counter()
     features = encode_split(retriever, split, images=vectors.astype(np.float32), progress=progress)
     per_query = 1000 * (time.perf_counter() - begun) / len(features.text)

@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryCorrupt, GalleryError, GalleryMismatch, WeightsError
-from tipr.gallery.bands import band, band_limits
 from tipr.gallery.filling import ENCODE_BATCH, Filling, Progress
 from tipr.gallery.filters import Filters, Moment
-from tipr.gallery.info import GalleryInfo, summary, utc
+from tipr.gallery.info import GalleryInfo, summary
 from tipr.gallery.ingest import IngestReport, Known, list_entries, prepare_all
 from tipr.gallery.lock import exclusive
-from tipr.gallery.search import GROUPS, Hit, group_values, rank, scores
+from tipr.gallery.search import GROUPS, Hit, group_values, hits, rank, scores, whole_pictures
 from tipr.gallery.settings import FORMAT, read_settings, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
 from tipr.gallery.stores import COLUMNS, STORES, Row, Store
@@ -297,7 +296,7 @@ class Gallery:
         groups = None if group_by is None else group_values(group_by, self._columns((*GROUPS, "tags")))
         vector = self._query_vector(query, model)
         found = scores(self._vectors(), vector)
-        return self._hits(rank(found, k, keep=keep, groups=groups), found)
+        return hits(rank(found, k, keep=keep, groups=groups), found, ids, self._columns(COLUMNS))
 
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """The small JPEG of each row, in the order of `ids`.
@@ -310,9 +309,23 @@ class Gallery:
         except KeyError as error:
             raise GalleryError(f"row {error.args[0]} is not in gallery {self.path}") from None
 
-    def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-        """All ids, rising, and the vectors as stored: (N,) int64 and (N, D) float16."""
-        return self._read(lambda: (self._ids(), self._vectors()))
+    def vectors(self, paths: Sequence[Path | str] | None = None) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Ids and vectors as stored: (N,) int64 and (N, D) float16.
+
+        Args:
+            paths: files, whose whole pictures are wanted in this order; all rows by rising id when None.
+
+        Raises:
+            GalleryError: one of the files is not in the gallery.
+        """
+        return self._read(lambda: self._chosen_vectors(paths))
+
+    def _chosen_vectors(self, paths: Sequence[Path | str] | None) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        ids, vectors = self._ids(), self._vectors()
+        if paths is None:
+            return ids, vectors
+        places = whole_pictures(paths, self._columns(("path", "box")), self.path)
+        return ids[places], vectors[places]
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""
@@ -337,18 +350,6 @@ class Gallery:
             dim = self._settings["model"]["dim"]
             raise ConfigError(f"a query vector must be {dim} finite numbers, not of shape {vector.shape}")
         return vector
-
-    def _hits(self, positions: NDArray[np.int64], found: NDArray[np.float32]) -> list[Hit]:
-        ids, columns, limits = self._ids(), self._columns(COLUMNS), band_limits(found)
-        hits = []
-        for position in positions:
-            score = float(found[position])
-            metadata = {name: columns[name][position] for name in COLUMNS}
-            taken = metadata["time"]
-            metadata["time"] = None if np.isnat(taken) else utc(taken).isoformat().replace("+00:00", "Z")
-            metadata.update(width=int(metadata["width"]), height=int(metadata["height"]), band=band(score, limits))
-            hits.append(Hit(int(ids[position]), score, metadata))
-        return hits
 
     def _encode_images(self, pictures: list[Any]) -> NDArray[np.float32]:
         return self.retriever.encode_images(pictures, batch_size=ENCODE_BATCH)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.errors import ConfigError
+from tipr.errors import ConfigError, GalleryError
+from tipr.gallery.bands import band, band_limits
+from tipr.gallery.info import utc
 from tipr.metrics.ranking import full_order, stable_similarity, top_k
 
 BLOCK = 32_768
@@ -73,6 +77,52 @@ def rank(
     if groups is not None:
         return candidates[_best_of_groups(full_order(taking_part), candidates, groups, k)]
     return candidates[top_k(taking_part, k)]
+
+
+def hits(
+    positions: NDArray[np.int64],
+    found: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    columns: Mapping[str, NDArray[Any]],
+) -> list[Hit]:
+    """The hits at some positions.
+
+    Args:
+        positions: (k,) rows, best first.
+        found: (N,) scores of all rows, for the bands.
+        ids: (N,) ids of all rows.
+        columns: all of `tipr.gallery.stores.COLUMNS`, each (N,).
+    """
+    limits = band_limits(found)
+    result = []
+    for position in positions:
+        score = float(found[position])
+        metadata = {name: column[position] for name, column in columns.items()}
+        taken = metadata["time"]
+        metadata["time"] = None if np.isnat(taken) else utc(taken).isoformat().replace("+00:00", "Z")
+        metadata.update(width=int(metadata["width"]), height=int(metadata["height"]), band=band(score, limits))
+        result.append(Hit(int(ids[position]), score, metadata))
+    return result
+
+
+def whole_pictures(
+    paths: Sequence[Path | str], columns: Mapping[str, NDArray[Any]], gallery: Path
+) -> NDArray[np.int64]:
+    """Positions of the rows made from whole files, one for each of `paths`.
+
+    Args:
+        paths: files.
+        columns: `path` and `box`, each (N,).
+        gallery: for the error.
+
+    Raises:
+        GalleryError: one of the files is not there.
+    """
+    places = {path: place for place, path in enumerate(columns["path"]) if columns["box"][place] is None}
+    try:
+        return np.array([places[os.path.realpath(path)] for path in paths], dtype=np.int64)
+    except KeyError as error:
+        raise GalleryError(f"{error.args[0]} is not in gallery {gallery}") from None
 
 
 def group_values(column: str, columns: Mapping[str, NDArray[Any]]) -> list[Any]:
