@@ -6,15 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from tipr.config import Section
 from tipr.data.batch import PairBatch, TrainBatch
 from tipr.encoders.base import Encoder
+
+Name = TypeVar("Name", bound=str)
 
 TrainingFeatures = Callable[[], tuple[Tensor, Tensor]]
 """One pass over the training split, clean view, evaluation mode: (N, D) image and (N, D) text features of the pairs, as
@@ -30,9 +34,38 @@ MAX_SCALE = 100.0
 """CLIP's ceiling of 1 / temperature, for methods that learn it."""
 
 
-def temperature_of(log_scale: Tensor) -> Tensor:
-    """() temperature of a learnt () log(1 / temperature), never below 1 / `MAX_SCALE`."""
-    return (-log_scale.clamp(max=math.log(MAX_SCALE))).exp()
+LEARNT_SCALE = "log_scale"
+"""Parameter of a method that learns its temperature: () log(1 / temperature)."""
+
+
+class MethodConfig(Section):
+    """What every method lets one set.
+
+    Attributes:
+        name: key in `METHODS`.
+        temperature: of its contrastive losses; the initial value when it is learnable.
+        learnable_temperature: train log(1 / temperature) as CLIP does, never beyond a scale of 100. From random
+            weights a constant 0.02 is too sharp to start with; pretrained towers do not need this.
+        bias_rate: learning-rate factor of biases.
+        bias_decay: weight-decay factor of biases.
+    """
+
+    name: str
+    temperature: float = Field(default=0.02, ge=1 / MAX_SCALE)
+    learnable_temperature: bool = False
+    bias_rate: float = Field(default=2.0, gt=0)
+    bias_decay: float = Field(default=0.0, ge=0)
+
+
+def some_and_distinct(names: tuple[Name, ...]) -> tuple[Name, ...]:
+    """The names, as a validator of a list of loss terms.
+
+    Raises:
+        ValueError: there is none, or one stands there twice.
+    """
+    if not names or len(set(names)) != len(names):
+        raise ValueError("name at least one term, each once")
+    return names
 
 
 def for_each_caption(rows: Tensor, batch: TrainBatch) -> Tensor:
@@ -116,6 +149,7 @@ class Method(nn.Module, ABC):
     Attributes:
         name: key in `METHODS`.
         Config: its section of a run configuration.
+        config: an instance of `Config`.
         batch: what `forward` takes. A method of bare pairs (`PairBatch`) is given nothing with an identity in it.
         encoder: the two towers; all that a `Retriever` needs.
         uses_mlm: whether a batch must carry masked captions and their labels.
@@ -124,12 +158,21 @@ class Method(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    Config: ClassVar[type[Section]]
+    Config: ClassVar[type[MethodConfig]]
     batch: ClassVar[type[TrainBatch] | type[PairBatch]] = TrainBatch
+    config: MethodConfig
     encoder: Encoder
     uses_mlm: bool
     uses_perturbed_view: bool = False
     notices: tuple[str, ...] = ()
+
+    def __init__(self, config: MethodConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.uses_mlm = False
+        if config.learnable_temperature:
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     @classmethod
     @abstractmethod
@@ -172,6 +215,18 @@ class Method(nn.Module, ABC):
         """Close an epoch and report on it; called after its last step, and before the checkpoint that follows it."""
         return EpochReport()
 
-    @abstractmethod
     def learning_rate_factor(self, name: str) -> tuple[float, float]:
-        """(learning-rate factor, weight-decay factor) of the parameter called `name`."""
+        """(learning-rate factor, weight-decay factor) of the parameter called `name`.
+
+        Biases have their own rate and decay, a learnt temperature is not decayed, and all else has 1.
+        """
+        if name == LEARNT_SCALE:
+            return 1.0, 0.0
+        return (self.config.bias_rate, self.config.bias_decay) if "bias" in name else (1.0, 1.0)
+
+    def temperature(self) -> tuple[float | Tensor, dict[str, Tensor]]:
+        """The temperature, never below 1 / `MAX_SCALE`, and what to log of it: itself, detached, when it is learnt."""
+        if not self.config.learnable_temperature:
+            return self.config.temperature, {}
+        learnt = (-self.log_scale.clamp(max=math.log(MAX_SCALE))).exp()
+        return learnt, {"temperature": learnt.detach()}

@@ -6,28 +6,26 @@ Like the other methods without identities it sees bare pairs only.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from tipr.config import Section
 from tipr.data.batch import PairBatch
 from tipr.data.views import PairViews
 from tipr.encoders.base import Encoder
 from tipr.errors import ConfigError
 from tipr.losses import itc_loss, sdm_loss
 from tipr.methods.base import (
-    MAX_SCALE,
     EpochReport,
     Method,
+    MethodConfig,
     StepContext,
     StepOutput,
     TrainingFacts,
     TrainingFeatures,
-    temperature_of,
+    some_and_distinct,
 )
 from tipr.methods.clustering import pseudo_labels
 
@@ -36,14 +34,12 @@ LARGEST_SHARE = 0.5
 """A cluster with more of the pairs than this says that nobody is told apart."""
 
 
-class ClusterRelationsConfig(Section):
+class ClusterRelationsConfig(MethodConfig):
     """Settings of the clustering peer.
 
     Attributes:
         name: "cluster_relations".
         terms: losses that are summed: "sdm" on the pseudo identities; "itc" on the pairs themselves.
-        temperature: of both; its initial value when learnable.
-        learnable_temperature: train log(1 / temperature) as CLIP does, never beyond a scale of 100.
         k1: neighbours of the k-reciprocal sets.
         k2: neighbours whose encodings are averaged, at most k1.
         eps: largest Jaccard distance between neighbours of a cluster.
@@ -51,14 +47,10 @@ class ClusterRelationsConfig(Section):
         relation_start_epoch: first epoch with clusters; before it every pair is related to itself alone.
         views: of these only `clean_view_augment` has an effect: there is no perturbed view.
         record_relations: keep the clusters of every epoch in the run folder.
-        bias_rate: learning-rate factor of biases.
-        bias_decay: weight-decay factor of biases.
     """
 
     name: Literal["cluster_relations"] = "cluster_relations"
     terms: tuple[Term, ...] = ("sdm",)
-    temperature: float = Field(default=0.02, ge=1 / MAX_SCALE)
-    learnable_temperature: bool = False
     k1: int = Field(default=30, ge=1)
     k2: int = Field(default=6, ge=1)
     eps: float = Field(default=0.6, gt=0, lt=1)
@@ -66,15 +58,8 @@ class ClusterRelationsConfig(Section):
     relation_start_epoch: int = Field(default=1, ge=1)
     views: PairViews = PairViews()
     record_relations: bool = True
-    bias_rate: float = Field(default=2.0, gt=0)
-    bias_decay: float = Field(default=0.0, ge=0)
 
-    @field_validator("terms")
-    @classmethod
-    def _some_and_distinct(cls, terms: tuple[Term, ...]) -> tuple[Term, ...]:
-        if not terms or len(set(terms)) != len(terms):
-            raise ValueError("name at least one term, each once")
-        return terms
+    _terms = field_validator("terms")(some_and_distinct)
 
 
 class ClusterRelations(Method):
@@ -90,18 +75,14 @@ class ClusterRelations(Method):
     """
 
     name: ClassVar[str] = "cluster_relations"
-    Config: ClassVar[type[Section]] = ClusterRelationsConfig
+    Config: ClassVar[type[MethodConfig]] = ClusterRelationsConfig
+    config: ClusterRelationsConfig
     batch = PairBatch
     uses_perturbed_view = False
     cluster: Tensor
 
     def __init__(self, config: ClusterRelationsConfig, encoder: Encoder, *, pairs: int) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = encoder
-        self.uses_mlm = False
-        if config.learnable_temperature:
-            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        super().__init__(config, encoder)
         self.register_buffer("cluster", torch.full((pairs,), -1))
 
     @classmethod
@@ -136,11 +117,9 @@ class ClusterRelations(Method):
         text = context.gather(self.encoder.encode_text(batch.ids, batch.mask).pooled)
         person = self.pseudo_identity(context.gather(batch.row))
         same = person[:, None] == person[None, :]
-        output = StepOutput({}, {"linked": (same.float().sum() - len(person)) / max(1, same.numel() - len(person))})
-        temperature: float | Tensor = self.config.temperature
-        if self.config.learnable_temperature:
-            temperature = temperature_of(self.log_scale)
-            output.logs["temperature"] = temperature.detach()
+        temperature, logs = self.temperature()
+        linked = (same.float().sum() - len(person)) / max(1, same.numel() - len(person))
+        output = StepOutput({}, {"linked": linked, **logs})
         if "sdm" in self.config.terms:
             output.losses["sdm"] = sdm_loss(image, text, person, temperature=temperature)
         if "itc" in self.config.terms:
@@ -174,9 +153,3 @@ class ClusterRelations(Method):
             warning = "no clusters were found: every pair is related to itself alone"
         arrays = {"cluster": self.cluster.cpu().numpy().astype("int32")} if self.config.record_relations else {}
         return EpochReport(logs, arrays, warning)
-
-    def learning_rate_factor(self, name: str) -> tuple[float, float]:
-        """Biases at their own rate and decay; the learnt scale is not decayed; all else 1."""
-        if name == "log_scale":
-            return 1.0, 0.0
-        return (self.config.bias_rate, self.config.bias_decay) if "bias" in name else (1.0, 1.0)

@@ -6,14 +6,12 @@ Image Matching", ACM MM 2025; equation numbers are the paper's. docs/methods/dua
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, field_validator, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from tipr.config import Section
 from tipr.data.batch import PairBatch, TrainBatch
 from tipr.data.views import PairViews
 from tipr.encoders.base import Encoder
@@ -30,14 +28,14 @@ from tipr.losses import (
 )
 from tipr.losses.relation import Left, Modality
 from tipr.methods.base import (
-    MAX_SCALE,
     EpochReport,
     Method,
+    MethodConfig,
     StepContext,
     StepOutput,
     TrainingFacts,
     TrainingFeatures,
-    temperature_of,
+    some_and_distinct,
 )
 from tipr.methods.memory_bank import MemoryBank, Update
 
@@ -52,15 +50,13 @@ LINKED_SHARE_LIMIT = 0.5
 """Above this share of linked pairs the mined relations say next to nothing, and contradict the contrastive loss."""
 
 
-class DualGranularityConfig(Section):
+class DualGranularityConfig(MethodConfig):
     """Settings of the method; the defaults are the paper's, and our reading of it where it is silent ([D] numbers).
 
     Attributes:
         name: "dual_granularity".
         terms: of the sum in Eq. 22, each with weight 1: "itc" (Eq. 1-2), "local" (Eq. 3-10), "global" (Eq. 11-18) and
             "consistency" (Eq. 19-21). Without "global" there are no memory banks, without "consistency" no second view.
-        temperature: of all terms; its initial value when learnable.
-        learnable_temperature: train log(1 / temperature) as CLIP does, never beyond a scale of 100. The paper keeps it.
         eps: added to a target inside the logarithm (Eq. 9, 17) [D3].
         kl_left: what stands on the left of the divergence (Eq. 9, 17): the "prediction" or the "target" [D7].
         threshold: two features are linked when their cosine is strictly larger (Eq. 3, 12).
@@ -87,14 +83,10 @@ class DualGranularityConfig(Section):
             pass over the training split then; in the epochs before they only serve the numbers of the journal.
         views: the clean and the perturbed view [D2, D17, D18].
         record_relations: keep which rows every pair mined, for `tipr analyse relations`.
-        bias_rate: learning-rate factor of biases.
-        bias_decay: weight-decay factor of biases.
     """
 
     name: Literal["dual_granularity"] = "dual_granularity"
     terms: tuple[Term, ...] = ("itc", "local", "global", "consistency")
-    temperature: float = Field(default=0.02, ge=1 / MAX_SCALE)
-    learnable_temperature: bool = False
     eps: float = Field(default=1e-8, gt=0)
     kl_left: Left = "prediction"
     threshold: float = Field(default=0.7, gt=0, le=1)
@@ -117,15 +109,8 @@ class DualGranularityConfig(Section):
     relation_start_epoch: PositiveInt = 1
     views: PairViews = PairViews()
     record_relations: bool = True
-    bias_rate: float = Field(default=2.0, gt=0)
-    bias_decay: float = Field(default=0.0, ge=0)
 
-    @field_validator("terms")
-    @classmethod
-    def _some_and_distinct(cls, terms: tuple[Term, ...]) -> tuple[Term, ...]:
-        if not terms or len(set(terms)) != len(terms):
-            raise ValueError("name at least one term, each once")
-        return terms
+    _terms = field_validator("terms")(some_and_distinct)
 
     @model_validator(mode="after")
     def _something_to_start_with(self) -> Self:
@@ -147,20 +132,16 @@ class DualGranularity(Method):
     """
 
     name: ClassVar[str] = "dual_granularity"
-    Config: ClassVar[type[DualGranularityConfig]] = DualGranularityConfig
+    Config: ClassVar[type[MethodConfig]] = DualGranularityConfig
+    config: DualGranularityConfig
     batch: ClassVar[type[TrainBatch] | type[PairBatch]] = PairBatch
     tally: Tensor
     mined: Tensor
     image_of: Tensor
 
     def __init__(self, config: DualGranularityConfig, encoder: Encoder, facts: TrainingFacts) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = encoder
-        self.uses_mlm = False
+        super().__init__(config, encoder)
         self.uses_perturbed_view = "consistency" in config.terms
-        if config.learnable_temperature:
-            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         # float64: sums over an epoch of counts that a float32 could not hold exactly
         self.register_buffer("tally", torch.zeros(len(COUNTS), dtype=torch.float64))
         if "global" not in config.terms:
@@ -222,8 +203,8 @@ class DualGranularity(Method):
         image = context.gather(self.encoder.encode_image(batch.pixels).pooled)
         text = context.gather(self.encoder.encode_text(batch.ids, batch.mask).pooled)
         image_id, rows = context.gather(batch.image_id), context.gather(batch.row)
-        temperature = self._temperature()
-        output = StepOutput({}, {"temperature": temperature.detach()} if isinstance(temperature, Tensor) else {})
+        temperature, logs = self.temperature()
+        output = StepOutput({}, logs)
         target = self._target(image, text, image_id)
         relation = self._mine(image, text, rows, c.global_anchor) if "global" in c.terms else None
         self._count(image, text, target, relation)
@@ -271,15 +252,6 @@ class DualGranularity(Method):
             if c.record_relations:
                 report.arrays[MINED] = self.mined.cpu().numpy().copy()
         return report
-
-    def learning_rate_factor(self, name: str) -> tuple[float, float]:
-        """Biases at their own rate and decay; the learnt scale is not decayed; all else 1 [D20]."""
-        if name == "log_scale":
-            return 1.0, 0.0
-        return (self.config.bias_rate, self.config.bias_decay) if "bias" in name else (1.0, 1.0)
-
-    def _temperature(self) -> float | Tensor:
-        return temperature_of(self.log_scale) if self.config.learnable_temperature else self.config.temperature
 
     def _target(self, image: Tensor, text: Tensor, image_id: Tensor) -> Tensor:
         """(B, B) target inside a batch (Eq. 3-7)."""
@@ -331,7 +303,7 @@ class DualGranularity(Method):
         key_image, key_text = keys or (image, text)
         c = self.config
         image_to_text, text_to_image = (
-            relation_loss(query, key, target, temperature=self._temperature(), eps=c.eps, left=c.kl_left)
+            relation_loss(query, key, target, temperature=self.temperature()[0], eps=c.eps, left=c.kl_left)
             for query, key in ((image, key_text), (text, key_image))
         )
         return image_to_text + text_to_image

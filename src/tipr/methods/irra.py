@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from tipr.config import Section
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders.base import Encoded, Encoder
 from tipr.errors import ConfigError
 from tipr.losses import cmpm_loss, identity_loss, itc_loss, mlm_loss, sdm_loss
 from tipr.methods.base import (
-    MAX_SCALE,
+    LEARNT_SCALE,
     Method,
+    MethodConfig,
     StepContext,
     StepOutput,
     TrainingFacts,
     for_each_caption,
-    temperature_of,
+    some_and_distinct,
 )
 from tipr.methods.interaction import InteractionEncoder, MlmHead, default_heads
 
 LossName = Literal["sdm", "id", "mlm", "itc", "cmpm"]
 
 
-class IrraConfig(Section):
+class IrraConfig(MethodConfig):
     """Settings of IRRA; the defaults are the published recipe.
 
     Attributes:
         name: "irra".
         losses: terms that are summed; any of sdm, id, mlm, itc, cmpm.
         weights: factor of a term; 1 where none is given.
-        temperature: of SDM and ITC; its initial value when learnable.
-        learnable_temperature: train log(1 / temperature) as CLIP does, never beyond a scale of 100. From random
-            weights a constant 0.02 is too sharp to start with; pretrained towers do not need this.
         itc_targets: "diagonal": a row's own caption, as published; "identity": shared by all rows of one person.
         depth: self-attention blocks of the interaction encoder.
         heads: attention heads of the interaction encoder; None: width / 64, at least 1.
@@ -47,8 +43,6 @@ class IrraConfig(Section):
             come padded to the same length. "trimmed": padding is cut off where that is free and hidden from the
             interaction encoder, so that the result depends neither on the batch nor on the number of processes.
         new_rate: learning-rate factor of the new modules (names with cross, classifier, mlm_head).
-        bias_rate: learning-rate factor of biases, the interaction encoder's included.
-        bias_decay: weight-decay factor of biases.
         mlm_capacity: share of all positions for which logits are computed on an accelerator, where the exact number of
             labelled positions is not known without waiting for the device. Masking labels about 15 % of real tokens.
     """
@@ -56,24 +50,15 @@ class IrraConfig(Section):
     name: Literal["irra"] = "irra"
     losses: tuple[LossName, ...] = ("sdm", "id", "mlm")
     weights: dict[LossName, float] = Field(default_factory=dict)
-    temperature: float = Field(default=0.02, ge=1 / MAX_SCALE)
-    learnable_temperature: bool = False
     itc_targets: Literal["diagonal", "identity"] = "diagonal"
     depth: int = Field(default=4, ge=1)
     heads: int | None = Field(default=None, ge=1)
     global_caption: Literal["masked", "clean"] = "masked"
     padding: Literal["exact", "trimmed"] = "exact"
     new_rate: float = Field(default=5.0, gt=0)
-    bias_rate: float = Field(default=2.0, gt=0)
-    bias_decay: float = Field(default=0.0, ge=0)
     mlm_capacity: float = Field(default=0.25, gt=0, le=1)
 
-    @field_validator("losses")
-    @classmethod
-    def _some_and_distinct(cls, losses: tuple[LossName, ...]) -> tuple[LossName, ...]:
-        if not losses or len(set(losses)) != len(losses):
-            raise ValueError("name at least one loss, each once")
-        return losses
+    _losses = field_validator("losses")(some_and_distinct)
 
 
 class Irra(Method):
@@ -89,17 +74,14 @@ class Irra(Method):
     """
 
     name: ClassVar[str] = "irra"
-    Config: ClassVar[type[IrraConfig]] = IrraConfig
+    Config: ClassVar[type[MethodConfig]] = IrraConfig
+    config: IrraConfig
 
     def __init__(self, config: IrraConfig, encoder: Encoder, facts: TrainingFacts) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, encoder)
         self.mask_id = facts.mask_id
-        self.encoder = encoder
         self.uses_mlm = "mlm" in config.losses
         width = encoder.embed_dim
-        if config.learnable_temperature:
-            self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         if "id" in config.losses:
             if facts.identities is None:
                 raise ConfigError("method.losses: id needs training data with identities")
@@ -150,7 +132,7 @@ class Irra(Method):
         Inside the encoder only the bias rule applies, whatever its modules are called.
         """
         c = self.config
-        if name == "log_scale":
+        if name == LEARNT_SCALE:
             return 1.0, 0.0
         new = not name.startswith("encoder.")
         rate, decay = 1.0, 1.0
@@ -176,11 +158,8 @@ class Irra(Method):
     def _global_losses(self, image: Tensor, text: Tensor, identity: Tensor) -> StepOutput:
         """The unweighted terms over (N, D) features of the global batch."""
         c = self.config
-        output = StepOutput(losses={})
-        temperature: float | Tensor = c.temperature
-        if c.learnable_temperature:
-            temperature = temperature_of(self.log_scale)
-            output.logs["temperature"] = temperature.detach()
+        temperature, logs = self.temperature()
+        output = StepOutput({}, logs)
         if "sdm" in c.losses:
             output.losses["sdm"] = sdm_loss(image, text, identity, temperature=temperature)
         if "itc" in c.losses:
