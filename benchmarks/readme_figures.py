@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "README.zh.md", "docs/evaluation.md", "docs/methods/irra.md")
+PAGES = ("README.md", "README.zh.md", "docs/evaluation.md", "docs/methods/irra.md", "docs/methods/dual_granularity.md")
 FIGURE = re.compile(r"<!--fig (?P<file>[\w.-]+)#(?P<keys>[^:>]+):(?P<format>[^>]+?)-->(?P<shown>.*?)<!--/fig-->")
 
 
