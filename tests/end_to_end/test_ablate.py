@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from tipr.analysis import ablation
@@ -27,13 +26,6 @@ PLAIN, LABELS = {"name": "clip_baseline"}, {"name": "irra", "losses": ["sdm"], "
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return PEOPLE["make_data"](tmp_path_factory.mktemp("people") / "data")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def ablation_file(folder, data, **changes):

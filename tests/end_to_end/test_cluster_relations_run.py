@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tipr import config as configuration
 from tipr.analysis.relations import analyse_relations
@@ -13,13 +12,6 @@ from tipr.training import RunConfig, journal, train
 
 PEOPLE = runpy.run_path(str(Path(__file__).parents[1] / "data" / "training" / "coloured_people.py"))
 METHOD = {"name": "cluster_relations", "terms": ["itc", "sdm"], "k1": 6, "k2": 2, "min_samples": 2}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,6 @@ class Crash(Exception):
     pass
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The coloured people, and the same pairs with people permuted and without any, as manifests beside the first."""

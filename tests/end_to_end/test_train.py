@@ -52,13 +52,6 @@ def unbroken(data, tmp_path_factory):
     return result
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working directory."""

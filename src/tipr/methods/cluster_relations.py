@@ -78,7 +78,6 @@ class ClusterRelations(Method):
     Config: ClassVar[type[MethodConfig]] = ClusterRelationsConfig
     config: ClusterRelationsConfig
     batch = PairBatch
-    uses_perturbed_view = False
     cluster: Tensor
 
     def __init__(self, config: ClusterRelationsConfig, encoder: Encoder, *, pairs: int) -> None:
