@@ -107,7 +107,7 @@ def test_a_step_gives_finite_scalars_and_a_gradient_for_what_is_used(name: str, 
 @every_method
 def test_factors_cover_every_parameter_in_few_groups(name: str) -> None:
     method = make(name, "compact")
-    factors = {method.learning_rate_factor(parameter) for parameter, _ in method.named_parameters()}
+    factors = {method.learning_rate_factor(*named) for named in method.named_parameters()}
     assert all(rate > 0 and decay >= 0 for rate, decay in factors)
     assert len(factors) <= 5
 

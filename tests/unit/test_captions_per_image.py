@@ -128,7 +128,7 @@ def test_identity_targets_and_learnt_temperature_change_the_loss() -> None:
         encoder(),
         TrainingFacts(pairs=0, mask_id=3, vocabulary_size=60, identities=4),
     )
-    assert method.learning_rate_factor("log_scale") == (1.0, 0.0)
+    assert method.learning_rate_factor("log_scale", method.log_scale) == (1.0, 0.0)
     output = method(given, StepContext())
     torch.testing.assert_close(output.logs["temperature"], torch.tensor(0.02))
     output.losses["itc"].backward()

@@ -87,7 +87,7 @@ def test_learnt_temperature_starts_where_told_and_stops_at_clips_ceiling() -> No
 
 def test_learning_rate_rules() -> None:
     method = make(learnable_temperature=True)
-    assert {name: method.learning_rate_factor(name) for name, _ in method.named_parameters()} == {
+    assert {name: method.learning_rate_factor(name, each) for name, each in method.named_parameters()} == {
         "log_scale": (1, 0),
         "encoder.pixel.weight": (1, 1),
         "encoder.pixel.bias": (2, 0),

@@ -108,7 +108,7 @@ def test_the_temperature_can_be_learnt():
     assert output.logs["temperature"] == pytest.approx(0.07)
     output.losses["sdm"].backward()
     assert method.log_scale.grad is not None
-    assert method.learning_rate_factor("log_scale") == (1.0, 0.0)
+    assert method.learning_rate_factor("log_scale", method.log_scale) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_a_learnt_temperature_is_trained_and_reported() -> None:
     for loss in output.losses.values():
         (gradient,) = torch.autograd.grad(loss, [method.log_scale], retain_graph=True)
         assert gradient != 0
-    assert method.learning_rate_factor("log_scale") == (1.0, 0.0)
+    assert method.learning_rate_factor("log_scale", method.log_scale) == (1.0, 0.0)
 
 
 def facts() -> TrainingFacts:

@@ -213,12 +213,12 @@ def test_batch_is_left_alone() -> None:
     ],
 )
 def test_learning_rate_rules(name: str, factors: tuple[float, float]) -> None:
-    assert make().learning_rate_factor(name) == factors
+    assert make().learning_rate_factor(name, torch.zeros(1)) == factors
 
 
 def test_the_published_rules_make_four_groups() -> None:
     method = make()
-    factors = {method.learning_rate_factor(name) for name, _ in method.named_parameters()}
+    factors = {method.learning_rate_factor(*named) for named in method.named_parameters()}
     assert factors == {(1, 1), (2, 0), (5, 1), (5, 0)}
 
 

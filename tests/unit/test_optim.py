@@ -53,7 +53,7 @@ def test_groups_are_few_and_hold_every_parameter_once_with_the_published_rates()
 def test_frozen_parameters_are_left_out():
     layer = nn.Linear(2, 2)
     layer.bias.requires_grad_(False)
-    (group,) = parameter_groups(layer.named_parameters(), lambda name: (1.0, 1.0), lr=1.0, weight_decay=0.0)
+    (group,) = parameter_groups(layer.named_parameters(), lambda name, parameter: (1.0, 1.0), lr=1.0, weight_decay=0.0)
     assert group["params"] == [layer.weight]
 
 
@@ -66,7 +66,7 @@ def test_merged_and_fused_equals_one_group_for_each_parameter(name):
     one = build_optimizer(groups, settings, device=CPU)
     separate = []
     for key, parameter in theirs.named_parameters():
-        rate, decay = theirs.learning_rate_factor(key)
+        rate, decay = theirs.learning_rate_factor(key, parameter)
         separate.append({"params": [parameter], "lr": 1e-2 * rate, "weight_decay": 1e-2 * decay})
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if name == "sgd":

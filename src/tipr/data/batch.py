@@ -1,4 +1,4 @@
-"""The typed batches that collation makes and a method consumes: with identities, or of bare pairs."""
+"""The typed batches that collation makes and a method consumes: with identities, of bare pairs, or in two languages."""
 
 from __future__ import annotations
 
@@ -73,6 +73,50 @@ class PairBatch:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
         return PairBatch(**{f.name: moved(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass  # not frozen, as above
+class BilingualBatch:
+    """One training batch of B images, each with one caption in the source language and in a target language.
+
+    Attributes:
+        pixels: (B, 3, H, W) float32, augmented and normalised.
+        patch_mask: bool, True = masked: (cells,), one mask of the whole global batch, or (B, cells), one of each image;
+            None when the method has no masked image.
+        source_ids: (B, L) int64 token ids of the clean caption in the source language.
+        source_mask: (B, L) bool, True at real tokens.
+        target_ids: (B, K) int64 token ids of the clean caption in the target language; K may differ from L.
+        target_mask: (B, K) bool.
+        masked_source_ids: (B, L) int64 ids with some tokens masked for MLM; `source_ids` when the method has none.
+        source_labels: (B, L) int64 original id at selected positions, `IGNORE` elsewhere.
+        masked_target_ids: (B, K) int64.
+        target_labels: (B, K) int64.
+        identity: (B,) int64 in 0..P-1.
+        row: (B,) int64 position of the source caption in the training split.
+        target_language: code of the target language, one for the whole global batch.
+    """
+
+    pixels: Tensor
+    patch_mask: Tensor | None
+    source_ids: Tensor
+    source_mask: Tensor
+    target_ids: Tensor
+    target_mask: Tensor
+    masked_source_ids: Tensor
+    source_labels: Tensor
+    masked_target_ids: Tensor
+    target_labels: Tensor
+    identity: Tensor
+    row: Tensor
+    target_language: str
+
+    def to(self, device: torch.device | str) -> BilingualBatch:
+        """The same batch with every tensor on `device`."""
+
+        def moved(value: Tensor | str | None) -> Any:
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return BilingualBatch(**{f.name: moved(getattr(self, f.name)) for f in fields(self)})
 
 
 IGNORE = -100

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tipr.config import Section
-from tipr.data.batch import PairBatch, TrainBatch
+from tipr.data.batch import BilingualBatch, PairBatch, TrainBatch
 from tipr.encoders.base import Encoder
 
 Name = TypeVar("Name", bound=str)
@@ -154,16 +154,18 @@ class Method(nn.Module, ABC):
         encoder: the two towers; all that a `Retriever` needs.
         uses_mlm: whether a batch must carry masked captions and their labels.
         uses_perturbed_view: whether a batch of pairs must carry the perturbed view; its `Config` then has `views`.
+        uses_patch_mask: whether a batch in two languages must carry a mask of patches.
         notices: what an importer found absent or left out; empty for a method that was not imported.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
-    batch: ClassVar[type[TrainBatch] | type[PairBatch]] = TrainBatch
+    batch: ClassVar[type[TrainBatch] | type[PairBatch] | type[BilingualBatch]] = TrainBatch
     config: MethodConfig
     encoder: Encoder
     uses_mlm: bool
     uses_perturbed_view: bool = False
+    uses_patch_mask: bool = False
     notices: tuple[str, ...] = ()
 
     def __init__(self, config: MethodConfig, encoder: Encoder) -> None:
@@ -215,8 +217,8 @@ class Method(nn.Module, ABC):
         """Close an epoch and report on it; called after its last step, and before the checkpoint that follows it."""
         return EpochReport()
 
-    def learning_rate_factor(self, name: str) -> tuple[float, float]:
-        """(learning-rate factor, weight-decay factor) of the parameter called `name`.
+    def learning_rate_factor(self, name: str, parameter: Tensor) -> tuple[float, float]:
+        """(learning-rate factor, weight-decay factor) of a parameter, by its name and perhaps its dimensions.
 
         Biases have their own rate and decay, a learnt temperature is not decayed, and all else has 1.
         """

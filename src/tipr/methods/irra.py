@@ -125,7 +125,7 @@ class Irra(Method):
         output.losses = {name: output.losses[name] * weights.get(name, 1.0) for name in self.config.losses}
         return output
 
-    def learning_rate_factor(self, name: str) -> tuple[float, float]:
+    def learning_rate_factor(self, name: str, parameter: Tensor) -> tuple[float, float]:
         """Factors by parameter name, in the published order of rules: a later rule overrides an earlier one.
 
         As in the published code the interaction encoder's LayerNorms count as old and its biases get the bias rate.

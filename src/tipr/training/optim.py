@@ -16,7 +16,7 @@ Group = dict[str, Any]
 
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]],
-    factor: Callable[[str], tuple[float, float]],
+    factor: Callable[[str, nn.Parameter], tuple[float, float]],
     *,
     lr: float,
     weight_decay: float,
@@ -25,7 +25,7 @@ def parameter_groups(
 
     Args:
         parameters: (name, parameter); those without gradient are left out.
-        factor: name -> (learning-rate factor, weight-decay factor), `Method.learning_rate_factor`.
+        factor: (name, parameter) -> (learning-rate factor, weight-decay factor), `Method.learning_rate_factor`.
         lr, weight_decay: base values.
 
     Returns:
@@ -35,7 +35,7 @@ def parameter_groups(
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        rate, decay = factor(name)
+        rate, decay = factor(name, parameter)
         group = groups.setdefault(
             (rate, decay),
             {"params": [], "lr": lr * rate, "initial_lr": lr * rate, "weight_decay": weight_decay * decay},
