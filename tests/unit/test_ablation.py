@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_cells_are_means_spreads_and_paired_differences(done):
     assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(wanted))
     assert found.difference == pytest.approx(sharp.cells["R@1"].mean - plain.cells["R@1"].mean)
     assert (len(labels.runs), labels.cells) == (1, {})
-    assert table.recovered is None
+    assert table.gaps == {}
 
 
 def test_the_gap_and_other_languages_are_reported(done):
@@ -162,11 +163,25 @@ def test_the_gap_and_other_languages_are_reported(done):
     finish(runs[5], [1] * 8, languages=("en", "zh"))
     table = compare(config, runs, seeds=2)
     low, here = (row.cells["R@1"].mean for row in table.rows[:2])
-    assert table.recovered == pytest.approx((here - low) / (100 - low))
+    assert table.gaps["R@1"].share == pytest.approx((here - low) / (100 - low))
     assert table.rows[2].by_language["zh"]["R@1"] == 100.0
     page = markdown(table)
-    assert f"'sharper' closes {100 * table.recovered:.0f} % of the gap" in page
+    share = f"{100 * table.gaps['R@1'].share:.0f} %"
+    assert f"In R@1 'sharper' closes {share} of the gap between 'contrast' and 'with labels'" in page
     assert "R@1 of 'with labels' by language: en 100.00, zh 100.00." in page
+
+
+def test_no_share_is_taken_of_a_gap_inside_the_noise(done):
+    config, runs = done
+    finish(runs[5], SHARP[0], languages=("en", "zh"))
+    shutil.rmtree(runs[4].folder)
+    finish(runs[4], PLAIN[1], languages=("en", "zh"))
+    table = compare(config, runs, seeds=2)
+    gap = table.gaps["R@1"].gap
+    assert gap.low <= 0 < gap.difference
+    assert table.gaps["R@1"].share is None
+    assert "In R@1 'with labels' is not measurably ahead of 'contrast' (+" in markdown(table)
+    assert table.to_json()["gap"]["metrics"]["R@1"]["share"] is None
 
 
 def test_the_page_shows_every_run_and_a_dash_where_one_is_missing(done):

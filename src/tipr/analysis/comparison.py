@@ -16,6 +16,8 @@ from tipr.evaluation.bootstrap import DRAWS, LEVEL, Group, PairedDifference, pai
 
 FORMAT = 1
 BOOTSTRAP_SEED = 0
+GAP_METRICS = ("R@1", "mAP", "mINP")
+"""Those of `METRICS` that are asked how much of a gap is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,28 @@ class Cell:
     mean: float
     spread: float | None
     difference: PairedDifference | None
+
+
+@dataclass(frozen=True, slots=True)
+class GapClosed:
+    """How far a method goes from the baseline towards an upper bound, in one metric.
+
+    Attributes:
+        gap: upper bound minus baseline.
+        gain: method minus baseline.
+    """
+
+    gap: PairedDifference
+    gain: PairedDifference
+
+    @property
+    def share(self) -> float | None:
+        """gain / gap; None where the interval of the gap reaches down to 0: nothing to take a share of."""
+        return self.gain.difference / self.gap.difference if self.gap.low > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"gap": asdict(self.gap), "gain": asdict(self.gain), "share": self.share}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -79,14 +103,14 @@ class Comparison:
         config: of the ablation.
         seeds: runs that a row needs.
         rows: in the order of the settings.
-        recovered: share of the gap from the baseline to the upper bound that the method closes, in R@1; None when it
-            is not asked for or a row of it is not complete.
+        gaps: metric of `GAP_METRICS` -> the way from the baseline to the upper bound; empty when it is not asked for or
+            a row of it is not complete.
     """
 
     config: AblationConfig
     seeds: int
     rows: tuple[Row, ...]
-    recovered: float | None
+    gaps: Mapping[str, GapClosed]
 
     def of_table(self, key: str) -> list[Row]:
         """The rows of one table."""
@@ -107,7 +131,9 @@ class Comparison:
             "baseline": config.baseline,
             "bootstrap": {"over": "identities", "draws": DRAWS, "seed": BOOTSTRAP_SEED, "level": LEVEL},
             "tables": dict(config.tables),
-            "gap": None if config.gap is None else {**config.gap.model_dump(), "recovered": self.recovered},
+            "gap": None
+            if config.gap is None
+            else {**config.gap.model_dump(), "metrics": {name: gap.to_json() for name, gap in self.gaps.items()}},
             "settings": {row.setting.name: row.to_json() for row in self.rows},
         }
 
@@ -139,7 +165,7 @@ def compare(config: AblationConfig, runs: Sequence[PlannedRun], *, seeds: int) -
         if mine is not None and set(mine[0].outcomes) != set(config.languages):
             by_language = {code: _means(mine, code) for code in mine[0].outcomes}
         rows.append(Row(setting, found[setting.name], cells, by_language))
-    return Comparison(config, seeds, tuple(rows), _recovered(config, rows))
+    return Comparison(config, seeds, tuple(rows), _gaps(config, rows))
 
 
 def differences(stored: Any, computed: Any) -> list[str]:
@@ -187,15 +213,16 @@ def _means(scores: tuple[RunScores, ...], language: str) -> dict[str, float]:
     return {metric: float(np.mean([run[metric] for run in each])) for metric in METRICS}
 
 
-def _recovered(config: AblationConfig, rows: Sequence[Row]) -> float | None:
+def _gaps(config: AblationConfig, rows: Sequence[Row]) -> dict[str, GapClosed]:
     if config.gap is None:
-        return None
-    recall = {row.setting.name: row.cells["R@1"].mean for row in rows if row.cells}
-    ends = [recall.get(name) for name in (config.baseline, config.gap.method, config.gap.upper_bound)]
-    low, here, high = ends
-    if low is None or here is None or high is None or high == low:
-        return None
-    return (here - low) / (high - low)
+        return {}
+    cells = {row.setting.name: row.cells for row in rows}
+    found = {}
+    for metric in GAP_METRICS:
+        upper, method = (cells[name].get(metric) for name in (config.gap.upper_bound, config.gap.method))
+        if upper is not None and upper.difference is not None and method is not None and method.difference is not None:
+            found[metric] = GapClosed(upper.difference, method.difference)
+    return found
 
 
 def _check_same_queries(config: AblationConfig, scores: Sequence[RunScores]) -> None:

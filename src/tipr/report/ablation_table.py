@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tipr.analysis.ablation import duration
-from tipr.analysis.comparison import Cell, Comparison, Row
+from tipr.analysis.comparison import Cell, Comparison, GapClosed, Row
 from tipr.analysis.run_scores import METRICS
+from tipr.evaluation.bootstrap import PairedDifference
 
 ABSENT = "-"
 """Stands in every cell of a setting that does not have all its runs."""
@@ -60,11 +61,9 @@ def remarks(comparison: Comparison) -> list[str]:
     ]
     if config.paper_sets:
         lines.append("Columns named after a data set: Rank-1 in the paper, on that set of photographs.")
-    if comparison.recovered is not None and config.gap is not None:
-        lines.append(
-            f"{title[config.gap.method]!r} closes {100 * comparison.recovered:.0f} % of the gap in R@1 between "
-            f"{title[config.baseline]!r} and {title[config.gap.upper_bound]!r}."
-        )
+    if comparison.gaps and config.gap is not None:
+        names = title[config.gap.method], title[config.baseline], title[config.gap.upper_bound]
+        lines += [_gap_sentence(metric, gap, *names) for metric, gap in comparison.gaps.items()]
     for row in comparison.rows:
         if row.by_language:
             values = ", ".join(f"{code} {values['R@1']:.2f}" for code, values in row.by_language.items())
@@ -95,9 +94,25 @@ def _score_row(comparison: Comparison, row: Row) -> list[str]:
     shift, p = ABSENT, ABSENT
     if first.difference is not None:
         found = first.difference
-        shift = f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+        shift = _shift(found)
         p = "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
     return [row.setting.title, _value(first), shift, p, *(_value(row.cells[name]) for name in METRICS[1:]), *figures]
+
+
+def _gap_sentence(metric: str, gap: GapClosed, method: str, baseline: str, upper: str) -> str:
+    if gap.share is None:
+        return (
+            f"In {metric} {upper!r} is not measurably ahead of {baseline!r} ({_shift(gap.gap)}), so there is no "
+            f"gap to take a share of; {method!r}: {_shift(gap.gain)}."
+        )
+    return (
+        f"In {metric} {method!r} closes {100 * gap.share:.0f} % of the gap between {baseline!r} and {upper!r} "
+        f"({_shift(gap.gain)} of {_shift(gap.gap)})."
+    )
+
+
+def _shift(found: PairedDifference) -> str:
+    return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def _value(cell: Cell) -> str:
