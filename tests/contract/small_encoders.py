@@ -32,6 +32,24 @@ SMALL: dict[str, dict[str, Any]] = {
         "max_tokens": 10,
         "vocabulary_size": 60,
     },
+    "beit_xlmr": {
+        "image_size": (32, 16),
+        "patch": 8,
+        "width": 16,
+        "vision_layers": 1,
+        "vision_heads": 2,
+        "vision_mlp": 32,
+        "text_layers": 1,
+        "text_heads": 2,
+        "text_mlp": 32,
+        "fusion_layers": 1,
+        "max_positions": 16,
+        "embed_dim": 8,
+        "max_tokens": 10,
+        "vocabulary_size": 60,
+        "pad_id": 0,
+        "target_languages": ("zh", "fr"),
+    },
 }
 
 

@@ -11,8 +11,9 @@ from small_encoders import SMALL, make_encoder
 import tipr.encoders
 from tipr.config import Section
 from tipr.encoders import ENCODERS, Encoder
+from tipr.errors import ConfigError
 
-NOT_ENCODERS = {"__init__", "base", "tokenizers", "clip_tokenizer"}
+NOT_ENCODERS = {"__init__", "base", "cross_encoder", "tokenizers", "clip_tokenizer"}
 
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
@@ -51,12 +52,45 @@ def test_shapes_dtypes_and_attributes(name: str) -> None:
     image, text = encoder.encode_image(torch.randn(2, 3, *encoder.image_size)), encoder.encode_text(ids, mask)
     for encoded, rows in ((image, 2), (text, 3)):
         length = encoded.tokens.shape[1]
-        assert encoded.tokens.shape == (rows, length, encoder.embed_dim)
-        assert encoded.pooled.shape == (rows, encoder.embed_dim)
+        assert encoded.tokens.shape == (rows, length, encoder.width)
+        assert encoded.pooled.shape == (rows, encoder.width)
         assert encoded.mask.shape == (rows, length)
         assert encoded.mask.dtype == torch.bool
         assert encoded.tokens.dtype == encoded.pooled.dtype == torch.float32
     assert torch.equal(text.mask, mask)
+    assert encoder.project_image(image.pooled).shape == (2, encoder.embed_dim)
+    assert encoder.project_text(text.pooled).shape == (3, encoder.embed_dim)
+
+
+@every_encoder
+def test_the_language_picks_the_projection_and_an_unknown_one_uses_the_sources(name: str) -> None:
+    encoder = make(name)
+    pooled = torch.randn(3, encoder.width)
+    common = encoder.project_text(pooled)
+    assert torch.equal(encoder.project_text(pooled, "xx"), common)
+    assert len(set(encoder.languages)) == len(encoder.languages)
+    for language in encoder.languages[1:]:
+        assert torch.equal(encoder.project_text(pooled, language), common)  # a copy at the start
+        with torch.no_grad():
+            encoder.target_projections[language].weight.mul_(-1)  # type: ignore[union-attr,index,operator]
+        assert not torch.allclose(encoder.project_text(pooled, language), common)
+        assert torch.equal(encoder.project_text(pooled), common)
+
+
+@every_encoder
+def test_pairs_are_matched_or_refused(name: str) -> None:
+    encoder, (ids, mask) = make(name), captions()
+    with torch.no_grad():
+        text, image = encoder.encode_text(ids, mask), encoder.encode_image(torch.randn(3, 3, *encoder.image_size))
+        if not encoder.can_rerank:
+            with pytest.raises(ConfigError, match=f"encoder {name} has no match head"):
+                encoder.match(text.tokens, text.mask, image.tokens)
+            return
+        together = encoder.match(text.tokens, text.mask, image.tokens)
+        alone = encoder.match(text.tokens[:1, :4], text.mask[:1, :4], image.tokens[:1].half())
+    assert together.shape == (3, 2)
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-3)
 
 
 @every_encoder

@@ -7,13 +7,15 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from tipr.errors import ConfigError
+
 
 class Encoded(NamedTuple):
     """Output of one tower, always float32.
 
     Attributes:
-        tokens: (B, L, D) projected tokens, in the joint space.
-        pooled: (B, D) global feature, un-normalised.
+        tokens: (B, L, W) tokens, W = `Encoder.width`.
+        pooled: (B, W) global feature; `Encoder.project_image` and `project_text` take it into the joint space.
         mask: (B, L) bool, True where a token is real.
     """
 
@@ -31,9 +33,11 @@ class Encoder(nn.Module, ABC):
         image_size: (height, width) in pixels.
         max_tokens: longest text, special tokens included.
         vocabulary_size: rows of the token embedding.
+        can_rerank: whether it has a match head over both modalities, for a second stage of search.
     """
 
     name: ClassVar[str]
+    can_rerank: ClassVar[bool] = False
     embed_dim: int
     image_size: tuple[int, int]
     max_tokens: int
@@ -46,3 +50,42 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """Encode (B, L) int64 token ids; `mask` is (B, L) bool, True at real tokens; L <= `max_tokens`."""
+
+    @property
+    def width(self) -> int:
+        """W of tokens and pooled features; the joint space's own where towers end in it."""
+        return self.embed_dim
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages with a projection of their own, the source language first; empty where all share one."""
+        return ()
+
+    def project_image(self, pooled: Tensor) -> Tensor:
+        """(B, W) pooled image features -> (B, D) in the joint space, un-normalised."""
+        return pooled
+
+    def project_text(self, pooled: Tensor, language: str | None = None) -> Tensor:
+        """(B, W) pooled text features -> (B, D) in the joint space, un-normalised.
+
+        Args:
+            pooled: (B, W) of texts in one language.
+            language: which; picks the projection. None, or none of `languages`: that of the source language.
+        """
+        return pooled
+
+    def match(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+        """Score N pairs of a text and an image by looking at both together; only where `can_rerank`.
+
+        Args:
+            text_tokens: (N, L, W).
+            text_mask: (N, L) bool, True at real tokens.
+            image_tokens: (N, T, W).
+
+        Returns:
+            (N, 2) float32 logits; class 1 is a match.
+
+        Raises:
+            ConfigError: the encoder has no match head.
+        """
+        raise ConfigError(f"encoder {self.name} has no match head and cannot rerank")
