@@ -4,6 +4,7 @@
     ├── ConfigError        a configuration value, a flag or a combination of them is not allowed
     ├── DatasetError       a data set, a manifest or an image of it cannot be used
     ├── WeightsError       a checkpoint or model folder cannot be used
+    ├── EndpointError      a language model's endpoint does not answer as it should
     ├── TrainingError      a run cannot go on (non-finite loss, output not writable)
     ├── GalleryError       a gallery cannot be used as asked
     │   ├── GalleryMismatch    filled by another model
@@ -30,6 +31,10 @@ class DatasetError(TiprError):
 
 class WeightsError(TiprError):
     """A checkpoint or model folder cannot be used."""
+
+
+class EndpointError(TiprError):
+    """A language model's endpoint does not answer as it should."""
 
 
 class TrainingError(TiprError):
