@@ -85,12 +85,12 @@ class BilingualBatch:
             None when the method has no masked image.
         source_ids: (B, L) int64 token ids of the clean caption in the source language.
         source_mask: (B, L) bool, True at real tokens.
-        target_ids: (B, K) int64 token ids of the clean caption in the target language; K may differ from L.
-        target_mask: (B, K) bool.
+        target_ids: (B, L) int64 token ids of the clean caption in the target language, padded to the same L.
+        target_mask: (B, L) bool.
         masked_source_ids: (B, L) int64 ids with some tokens masked for MLM; `source_ids` when the method has none.
         source_labels: (B, L) int64 original id at selected positions, `IGNORE` elsewhere.
-        masked_target_ids: (B, K) int64.
-        target_labels: (B, K) int64.
+        masked_target_ids: (B, L) int64.
+        target_labels: (B, L) int64.
         identity: (B,) int64 in 0..P-1.
         row: (B,) int64 position of the source caption in the training split.
         target_language: code of the target language, one for the whole global batch.

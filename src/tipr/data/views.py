@@ -1,4 +1,8 @@
-"""The two views of an image-caption pair that a method without identities learns from (dual-granularity.md 1 and 6)."""
+"""What of a sample is hidden in training.
+
+The two views of a pair that a method without identities learns from (dual-granularity.md 1 and 6), and the masked
+captions and patches of a method in two languages (bi-irra.md 2.3 and 2.4).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from pydantic import Field
 from tipr.config import Section
 
 TextMask = Literal["exact", "bernoulli"]
+MlmMasking = Literal["spans", "bernoulli"]
+PatchMaskKind = Literal["block", "random", "grid"]
 
 
 class PairViews(Section):
@@ -32,3 +38,19 @@ class PairViews(Section):
     perturb: Literal["both", "one_of_two", "crossed"] = "both"
     mask_ratio: float = Field(default=0.5, ge=0, le=1)
     text_mask: TextMask = "exact"
+
+
+class BilingualViews(Section):
+    """How the masked captions and the masked image of a method in two languages are made.
+
+    Attributes:
+        mlm_masking: "spans": min(12, 40 %) of a caption's tokens in runs of up to three, most of them replaced by the
+            mask token, as released; "bernoulli": each word token with probability 0.4, replaced by the mask token, as
+            the paper says.
+        image_mask: "per_batch": one mask of patches for all images of a step, as released; "per_image": one for each.
+        patch_mask: "block", "random" or "grid": how half of the patches is chosen.
+    """
+
+    mlm_masking: MlmMasking = "spans"
+    image_mask: Literal["per_batch", "per_image"] = "per_batch"
+    patch_mask: PatchMaskKind = "block"
