@@ -23,14 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as KeySampler
 
 from tipr.data.augmentation import CHUNK, DRAWS, Augmentation, augment
-from tipr.data.batch import IGNORE, PairBatch, TrainBatch
+from tipr.data.batch import IGNORE, BilingualBatch, PairBatch, TrainBatch
 from tipr.data.images import ImageProblem, Preprocessing, normalise, read_image, resize
 from tipr.data.masking import CaptionPerturbation, Masking
 from tipr.data.sampling import Rows, Sampler, Stream, share, uniforms
 from tipr.data.views import PairViews
 from tipr.errors import DatasetError, TiprError, TrainingError
 
-BatchT = TypeVar("BatchT", TrainBatch, PairBatch)
+BatchT = TypeVar("BatchT", TrainBatch, PairBatch, BilingualBatch)
 Key = tuple[int, int]
 """(epoch from 1, index of a batch in that epoch)."""
 Progress = Callable[[int, int], None]

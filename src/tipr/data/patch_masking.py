@@ -55,7 +55,9 @@ class PatchMasking:
         """
         rows, columns = self.grid
         if self.kind == "grid":
-            return ((np.add.outer(np.arange(rows), np.arange(columns)) + generator.integers(2)) % 2 == 0).reshape(-1)
+            diagonal = np.arange(rows)[:, None] + np.arange(columns) + generator.integers(2)
+            chessboard: Mask = diagonal.reshape(-1) % 2 == 0
+            return chessboard
         mask = np.zeros((rows, columns), np.bool_)
         if self.kind == "block":
             while (left := self.target - int(mask.sum())) and self._add_block(mask, left, generator):

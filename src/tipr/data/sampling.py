@@ -30,6 +30,9 @@ class Stream(IntEnum):
     MASKING = 4
     CLEAN_VIEW = 5
     PERTURBED_SIDE = 6
+    TARGET_MASKING = 7
+    TARGET_LANGUAGE = 8
+    PATCH_MASK = 9
 
 
 def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -104,4 +104,5 @@ class SpanMasking:
             count = chosen[:, :length].sum(axis=1)
         inside: Mask = chosen[:, :length]
         rank = np.where(inside, drop, np.inf).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-        return inside & (rank < wanted[:, None])
+        kept: Mask = inside & (rank < wanted[:, None])
+        return kept
