@@ -1,0 +1,64 @@
+"""Answers that were paid for already: an append-only file of them, looked up by the hash of the request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tipr.translation.backends import Answer
+from tipr.translation.records import Journal
+
+ANSWERS = "answers.jsonl"
+"""File of the answers in the output folder."""
+
+
+class AnswerCache:
+    """Every answer as it came, kept before it becomes a row: a request that was answered is never made again.
+
+    Args:
+        path: the `.jsonl` file; made when it is not there. One process uses it at a time.
+
+    Raises:
+        ConfigError: another process uses it.
+        DatasetError: the file is damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._journal = Journal(path, {"holds": "answers by request"})
+        self._answers = {row["key"]: _answer_of(row) for row in self._journal.read()}
+
+    def __contains__(self, request: str) -> bool:
+        return request in self._answers
+
+    def get(self, request: str) -> Answer | None:
+        """The answer to a request, with no attempts and no seconds; None when it was never given."""
+        return self._answers.get(request)
+
+    def put(self, request: str, answer: Answer) -> None:
+        """Keep an answer that has a text; it is on its way to the disk when this returns."""
+        if request not in self._answers:
+            row = {"text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
+            self._journal.append({"key": request, **row})
+            self._answers[request] = _answer_of(row)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._journal.close()
+
+
+def request_sha256(body: Mapping[str, Any]) -> str:
+    """Hash of everything that is asked: model, messages, decoding; not of who is asked."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _answer_of(row: Mapping[str, Any]) -> Answer:
+    tokens = row.get("tokens")
+    return Answer(
+        row["text"],
+        attempts=0,
+        finish_reason=row.get("finish_reason"),
+        tokens=None if tokens is None else tuple(tokens),
+    )
