@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_encoders import make_encoder
+from torch import Tensor
 
 import tipr.methods
 from tipr.config import Section
@@ -64,12 +65,21 @@ def make_batch(method: Method, rows: int = 4) -> TrainBatch | PairBatch:
     )
 
 
-def feeds_tokens_only(method: Method, batch: TrainBatch | PairBatch) -> set[str]:
-    """Encoder parameters that no pooled feature depends on: a method without MLM has no use for them."""
-    image, text = method.encoder.encode_image(batch.pixels), method.encoder.encode_text(batch.ids, batch.mask)
+def without_gradient(method: Method, total: Tensor) -> set[str]:
+    """Encoder parameters that a scalar does not depend on."""
     names, parameters = zip(*method.encoder.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(image.pooled.sum() + text.pooled.sum(), parameters, allow_unused=True)
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     return {f"encoder.{name}" for name, gradient in zip(names, gradients, strict=True) if gradient is None}
+
+
+def may_be_unused(method: Method, batch: TrainBatch | PairBatch) -> set[str]:
+    """Encoder parameters on which neither feature depends and, for a method with MLM, no token does."""
+    encoder = method.encoder
+    image, text = encoder.encode_image(batch.pixels), encoder.encode_text(batch.ids, batch.mask)
+    total = encoder.project_image(image.pooled).sum() + encoder.project_text(text.pooled).sum()
+    if method.uses_mlm:
+        total = total + image.tokens.sum() + text.tokens.sum()
+    return without_gradient(method, total)
 
 
 def test_every_file_is_listed() -> None:
@@ -99,7 +109,7 @@ def test_a_step_gives_finite_scalars_and_a_gradient_for_what_is_used(name: str, 
     assert not any(log.requires_grad for log in output.logs.values())
     sum(output.losses.values(), torch.tensor(0.0)).backward()
     silent = {key for key, parameter in method.named_parameters() if parameter.grad is None}
-    assert silent <= (set() if method.uses_mlm else feeds_tokens_only(method, batch))
+    assert silent <= may_be_unused(method, batch)
     for key, value in vars(before).items():
         assert getattr(batch, key) is None if value is None else torch.equal(getattr(batch, key), value), key
 

@@ -74,6 +74,14 @@ class Encoder(nn.Module, ABC):
         """
         return pooled
 
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, D) in the joint space, un-normalised."""
+        return self.project_image(self.encode_image(pixels).pooled)
+
+    def text_features(self, ids: Tensor, mask: Tensor, language: str | None = None) -> Tensor:
+        """(B, L) ids and mask of texts in one language -> (B, D) in the joint space, un-normalised."""
+        return self.project_text(self.encode_text(ids, mask).pooled, language)
+
     def match(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
         """Score N pairs of a text and an image by looking at both together; only where `can_rerank`.
 

@@ -43,8 +43,8 @@ class ClipBaseline(Method):
 
     def forward(self, batch: TrainBatch, context: StepContext) -> StepOutput:
         """One training step: `itc` over the gathered rows; logs `temperature` when it is learnt."""
-        image = context.gather(for_each_caption(self.encoder.encode_image(batch.pixels).pooled, batch))
-        text = context.gather(self.encoder.encode_text(batch.ids, batch.mask).pooled)
+        image = context.gather(for_each_caption(self.encoder.image_features(batch.pixels), batch))
+        text = context.gather(self.encoder.text_features(batch.ids, batch.mask))
         identity = context.gather(batch.identity) if self.config.soft_targets else None
         temperature, logs = self.temperature()
         return StepOutput({"itc": itc_loss(image, text, temperature=temperature, identity=identity)}, logs)

@@ -112,8 +112,8 @@ class ClusterRelations(Method):
             logs: detached `linked`, share of the other pairs of the batch that a pair is related to, in 0..1;
                 `temperature` when it is learnt.
         """
-        image = context.gather(self.encoder.encode_image(batch.pixels).pooled)
-        text = context.gather(self.encoder.encode_text(batch.ids, batch.mask).pooled)
+        image = context.gather(self.encoder.image_features(batch.pixels))
+        text = context.gather(self.encoder.text_features(batch.ids, batch.mask))
         person = self.pseudo_identity(context.gather(batch.row))
         same = person[:, None] == person[None, :]
         temperature, logs = self.temperature()

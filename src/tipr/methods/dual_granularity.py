@@ -200,8 +200,8 @@ class DualGranularity(Method):
             logs: detached `temperature` when it is learnt.
         """
         c = self.config
-        image = context.gather(self.encoder.encode_image(batch.pixels).pooled)
-        text = context.gather(self.encoder.encode_text(batch.ids, batch.mask).pooled)
+        image = context.gather(self.encoder.image_features(batch.pixels))
+        text = context.gather(self.encoder.text_features(batch.ids, batch.mask))
         image_id, rows = context.gather(batch.image_id), context.gather(batch.row)
         temperature, logs = self.temperature()
         output = StepOutput({}, logs)
@@ -315,8 +315,8 @@ class DualGranularity(Method):
         assert batch.perturbed_pixels is not None
         assert batch.perturbed_ids is not None
         c = self.config
-        perturbed_image = context.gather(self.encoder.encode_image(batch.perturbed_pixels).pooled)
-        perturbed_text = context.gather(self.encoder.encode_text(batch.perturbed_ids, batch.mask).pooled)
+        perturbed_image = context.gather(self.encoder.image_features(batch.perturbed_pixels))
+        perturbed_text = context.gather(self.encoder.text_features(batch.perturbed_ids, batch.mask))
         if c.iasc_target == "perturbed":
             target = self._target(perturbed_image, perturbed_text, context.gather(batch.image_id))
         keys = (image, text) if c.views.perturb == "crossed" else None

@@ -81,11 +81,11 @@ class Irra(Method):
         super().__init__(config, encoder)
         self.mask_id = facts.mask_id
         self.uses_mlm = "mlm" in config.losses
-        width = encoder.embed_dim
+        width = encoder.width
         if "id" in config.losses:
             if facts.identities is None:
                 raise ConfigError("method.losses: id needs training data with identities")
-            self.classifier = nn.Linear(width, facts.identities)
+            self.classifier = nn.Linear(encoder.embed_dim, facts.identities)
             nn.init.normal_(self.classifier.weight, std=0.001)
             nn.init.zeros_(self.classifier.bias)
         if self.uses_mlm:
@@ -113,8 +113,8 @@ class Irra(Method):
         image = self.encoder.encode_image(batch.pixels)
         pooled, masked = self._encode_captions(batch)
         output = self._global_losses(
-            context.gather(for_each_caption(image.pooled, batch)),
-            context.gather(pooled),
+            context.gather(for_each_caption(self.encoder.project_image(image.pooled), batch)),
+            context.gather(self.encoder.project_text(pooled)),
             context.gather(batch.identity),
         )
         if masked is not None:

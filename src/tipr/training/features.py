@@ -34,6 +34,7 @@ class EncodingPasses:
         preprocessing: the normalisation.
         batch_size: images or captions of a pass.
         device: where the encoder is, and the features are put.
+        languages: of each of the N captions; empty: not known, and all go through the source language's projection.
         rank, processes: whose share this process makes.
         reduce_sum: sum of a tensor over all processes.
     """
@@ -43,12 +44,13 @@ class EncodingPasses:
     preprocessing: Preprocessing
     batch_size: int
     device: torch.device
+    languages: tuple[str, ...] = ()
     rank: int = 0
     processes: int = 1
     reduce_sum: Callable[[Tensor], Tensor] = keep
 
     def encode(self, encoder: Encoder, autocast: Autocast) -> tuple[Tensor, Tensor]:
-        """Features of all images and captions, as the encoder gives them in evaluation mode.
+        """Features of all images and captions in the joint space, as the encoder gives them in evaluation mode.
 
         Returns:
             (G, D) image and (N, D) caption features, float32, not normalised.
@@ -59,19 +61,25 @@ class EncodingPasses:
     def _encode_images(self, encoder: Encoder) -> Tensor:
         def encode(part: Rows) -> Tensor:
             pixels = torch.from_numpy(self.images.take(part)).to(self.device)
-            return encoder.encode_image(normalise(pixels, self.preprocessing.mean, self.preprocessing.std)).pooled
+            return encoder.image_features(normalise(pixels, self.preprocessing.mean, self.preprocessing.std))
 
         return self._rows(np.arange(len(self.images.paths)), encode, encoder.embed_dim)
 
     def _encode_captions(self, encoder: Encoder) -> Tensor:
-        """Captions of similar length together, so that a pass has little padding."""
+        """Captions of similar length together, so that a pass has little padding; each by its language's projection."""
         length = self.captions.mask.sum(axis=1)
+        language = np.array(self.languages or [""] * len(length))
 
         def encode(part: Rows) -> Tensor:
             longest = length[part].max()
             ids = torch.from_numpy(self.captions.ids[part, :longest]).to(self.device)
             mask = torch.from_numpy(self.captions.mask[part, :longest]).to(self.device)
-            return encoder.encode_text(ids, mask).pooled
+            pooled = encoder.encode_text(ids, mask).pooled
+            features = pooled.new_empty(len(pooled), encoder.embed_dim, dtype=torch.float32)
+            for code in set(language[part].tolist()):
+                chosen = torch.from_numpy(language[part] == code).to(self.device)
+                features[chosen] = encoder.project_text(pooled[chosen], code or None).float()
+            return features
 
         return self._rows(np.argsort(length, kind="stable"), encode, encoder.embed_dim)
 

@@ -53,9 +53,11 @@ class Validation:
     ) -> None:
         self.split = split
         self.level = level
-        self._passes = EncodingPasses(images, captions, preprocessing, batch_size=batch_size, device=device)
-        self._wanted, self._gallery = _relevance(split, level)
         self._language = tuple(sample.language for sample in split.samples)
+        self._passes = EncodingPasses(
+            images, captions, preprocessing, batch_size=batch_size, device=device, languages=self._language
+        )
+        self._wanted, self._gallery = _relevance(split, level)
 
     def score(self, encoder: Encoder, autocast: Autocast) -> Scores:
         """Scores per language and their mean over languages.
