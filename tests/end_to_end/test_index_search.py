@@ -252,7 +252,7 @@ def test_results_are_saved_as_a_page_and_as_a_sheet(gallery: Path, tmp_path: Pat
 def test_the_demo_model_is_not_for_real_photographs(
     tmp_path: Path, model: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tipr.retrieval.retriever.DEMO", model)
+    monkeypatch.setattr("tipr.retrieval.model_folder.DEMO", model)
     assert run("index", "create", tmp_path / "g") == 0
     out, err = capsys.readouterr()
     assert "for model demo" in out

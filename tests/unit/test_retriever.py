@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import tipr.encoders
-import tipr.retrieval.retriever as home
+import tipr.retrieval.model_folder as home
 from tipr.config import Section
 from tipr.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from tipr.encoders.base import Encoded, Encoder

@@ -1,12 +1,7 @@
-"""`Retriever`: encoder, tokenizer and preprocessing in one folder, with a fingerprint.
-
-A model folder holds `model.json` (what to build), `model.safetensors` (the weights, float32 or float16) and the
-tokenizer's own file. Nothing in it is executed: no pickle, no code.
-"""
+"""`Retriever`: encoder, tokenizer and preprocessing in one folder, with a fingerprint."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -15,32 +10,36 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipr import config
 from tipr.errors import ConfigError, TiprError, WeightsError
+from tipr.retrieval.model_folder import (
+    DESCRIPTION,
+    FORMAT,
+    WEIGHTS,
+    build,
+    load_weights,
+    model_folder,
+    one_line,
+    publish,
+    read_description,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tipr.data.images import Preprocessing
-    from tipr.encoders.base import Encoder
+    from tipr.encoders.base import Encoded, Encoder
     from tipr.encoders.tokenizers import Tokenizer
-
-FORMAT = 1
-"""Version of the model folder; another one is refused."""
-DESCRIPTION = "model.json"
-WEIGHTS = "model.safetensors"
-DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo"
-"""The small checkpoint shipped as package data."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
+Number = TypeVar("Number", np.float16, np.float32)
 
 
 class Retriever:
@@ -98,14 +97,14 @@ class Retriever:
             torch.set_num_threads(threads)
         description = read_description(folder)
         try:
-            encoder, tokenizer, preprocessing = _build(description, folder)
+            encoder, tokenizer, preprocessing = build(description, folder)
         except ConfigError as error:
             raise WeightsError(str(error)) from None
         except TiprError:
             raise
         except (KeyError, TypeError, ValueError, OSError) as error:
-            raise WeightsError(f"{folder} is damaged: {_line(error)}") from None
-        _load_weights(encoder, folder / WEIGHTS)
+            raise WeightsError(f"{folder} is damaged: {one_line(error)}") from None
+        load_weights(encoder, folder / WEIGHTS)
         encoder.to(target).eval()
         return cls(encoder, tokenizer, preprocessing, description.get("card"), source=str(path))
 
@@ -128,7 +127,7 @@ class Retriever:
         try:
             draft.chmod(0o755)  # mkdtemp makes 0o700, which would hide the model from others
             self._write(draft, half)
-            _publish(draft, folder)
+            publish(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -178,12 +177,19 @@ class Retriever:
         return digest.hexdigest()
 
     def encode_text(
-        self, captions: Sequence[str], *, batch_size: int = 64, progress: Progress | None = None
+        self,
+        captions: Sequence[str],
+        *,
+        language: str | Sequence[str] | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Unit rows of captions in any of the model's languages.
 
         Args:
             captions: N strings.
+            language: of all captions, or of each of the N; an encoder with a projection for each language takes that
+                one. None, or a language that the encoder does not list: the projection of its source language.
             batch_size: captions per pass.
             progress: called with (done, N) after each pass.
 
@@ -191,15 +197,26 @@ class Retriever:
             (N, D) float32, every row of Euclidean length 1.
 
         Raises:
+            ValueError: as many languages as captions are needed.
             WeightsError: the weights give features that are not finite.
         """
+        languages = [language] * len(captions) if language is None or isinstance(language, str) else list(language)
+        if len(languages) != len(captions):
+            raise ValueError(f"{len(languages)} languages for {len(captions)} captions")
 
-        def encode(batch: Sequence[str]) -> Tensor:
-            ids, mask = self.tokenizer.encode(list(batch), trim=True)
-            places = torch.from_numpy(np.asarray(ids)), torch.from_numpy(np.asarray(mask))
-            return self.encoder.encode_text(*(place.to(self.device) for place in places)).pooled
+        def encode(batch: Sequence[tuple[str, str | None]]) -> Tensor:
+            pooled = self._encode_captions([caption for caption, _ in batch]).pooled
+            spoken = [language for _, language in batch]
+            unit = pooled.new_empty(len(batch), self.embed_dim)
+            for one in set(spoken):
+                rows = torch.tensor([row for row, other in enumerate(spoken) if other == one], device=pooled.device)
+                unit[rows] = _unit(self.encoder.project_text(pooled[rows], one))
+            return unit
 
-        return self._rows(captions, encode, batch_size, progress)
+        pairs = list(zip(captions, languages, strict=True))
+        return self._checked(
+            self._passes(pairs, encode, batch_size, progress, shape=(self.embed_dim,), dtype=np.float32)
+        )
 
     def encode_images(
         self, images: Sequence[Path | Image], *, batch_size: int = 64, progress: Progress | None = None
@@ -220,112 +237,104 @@ class Retriever:
         """
 
         def encode(batch: Sequence[Path | Image]) -> Tensor:
-            return self.encoder.encode_image(self.preprocessing(batch).to(self.device)).pooled
+            pooled = self.encoder.encode_image(self.preprocessing(batch).to(self.device)).pooled
+            return _unit(self.encoder.project_image(pooled))
 
-        return self._rows(images, encode, batch_size, progress)
+        return self._checked(
+            self._passes(images, encode, batch_size, progress, shape=(self.embed_dim,), dtype=np.float32)
+        )
 
-    def _rows(
+    def image_tokens(
+        self, images: Sequence[Path | Image], *, batch_size: int = 64, progress: Progress | None = None
+    ) -> NDArray[np.float16]:
+        """What a second stage of search needs of images, for an encoder that can rerank.
+
+        Args:
+            images: N file paths or PIL images, as in `encode_images`.
+            batch_size: images per pass.
+            progress: called with (done, N) after each pass.
+
+        Returns:
+            (N, T, W) float16, in the order of the images.
+
+        Raises:
+            tipr.data.images.ImageProblem: a file cannot be read as an image.
+            WeightsError: the weights give tokens that are not finite in half precision.
+        """
+
+        def encode(batch: Sequence[Path | Image]) -> Tensor:
+            return self.encoder.encode_image(self.preprocessing(batch).to(self.device)).tokens.half()
+
+        shape = self.image_token_shape
+        return self._checked(self._passes(images, encode, batch_size, progress, shape=shape, dtype=np.float16))
+
+    @cached_property
+    def image_token_shape(self) -> tuple[int, int]:
+        """(T, W) of one image's tokens: N images take 2 * N * T * W bytes."""
+        with torch.inference_mode():
+            blank = torch.zeros(1, 3, *self.encoder.image_size, device=self.device)
+            tokens, width = self.encoder.eval().encode_image(blank).tokens.shape[1:]
+        return tokens, width
+
+    def text_tokens(
+        self, captions: Sequence[str], *, batch_size: int = 64
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What a second stage of search needs of captions; it does not depend on their language's projection.
+
+        Args:
+            captions: N strings.
+            batch_size: captions per pass.
+
+        Returns:
+            tokens: (N, L, W) float32, L the longest of the captions.
+            mask: (N, L) bool, True at real tokens.
+
+        Raises:
+            WeightsError: the weights give tokens that are not finite.
+        """
+        _, mask = self.tokenizer.encode(list(captions), trim=True)
+        shape = (mask.shape[1], self.encoder.width)
+
+        def encode(batch: Sequence[str]) -> Tensor:
+            tokens = self._encode_captions(batch).tokens
+            return torch.nn.functional.pad(tokens, (0, 0, 0, shape[0] - tokens.shape[1]))
+
+        tokens = self._passes(captions, encode, batch_size, None, shape=shape, dtype=np.float32)
+        return self._checked(tokens), np.asarray(mask)
+
+    def _encode_captions(self, captions: Sequence[str]) -> Encoded:
+        ids, mask = self.tokenizer.encode(list(captions), trim=True)
+        places = torch.from_numpy(np.asarray(ids)), torch.from_numpy(np.asarray(mask))
+        return self.encoder.encode_text(*(place.to(self.device) for place in places))
+
+    def _passes(
         self,
         items: Sequence[Any],
         encode: Callable[[Sequence[Any]], Tensor],
         batch_size: int,
         progress: Progress | None,
-    ) -> NDArray[np.float32]:
+        *,
+        shape: tuple[int, ...],
+        dtype: type[Number],
+    ) -> NDArray[Number]:
+        """(N, *shape) of what `encode` gives for batches of the N items."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        rows = np.empty((len(items), self.embed_dim), dtype=np.float32)
+        rows = np.empty((len(items), *shape), dtype=dtype)
         self.encoder.eval()
         done = 0
         for batch in _batches(items, batch_size):
             with torch.inference_mode():
-                unit = torch.nn.functional.normalize(encode(batch).float(), dim=-1)
-            rows[done : done + len(batch)] = unit.cpu().numpy()
+                rows[done : done + len(batch)] = encode(batch).cpu().numpy()
             done += len(batch)
             if progress is not None:
                 progress(done, len(items))
+        return rows
+
+    def _checked(self, rows: NDArray[Number]) -> NDArray[Number]:
         if not np.isfinite(rows).all():
             raise WeightsError(f"model {self.source or 'in memory'} gives features that are not finite")
         return rows
-
-
-def model_folder(path: Path | str) -> Path:
-    """The folder that holds `model.json` for "demo", a model folder, or a run folder (its `best/`).
-
-    Raises:
-        WeightsError: there is none.
-    """
-    if str(path) == "demo":
-        if not (DEMO / DESCRIPTION).is_file():
-            raise WeightsError("this installation has no demo model (tipr/assets/demo): give --model PATH")
-        return DEMO
-    folder = Path(path)
-    for candidate in (folder, folder / "best"):
-        if (candidate / DESCRIPTION).is_file():
-            return candidate
-    if not folder.exists():
-        raise WeightsError(f"no model at {folder}: give a model folder, a run folder or 'demo'")
-    raise WeightsError(f"{folder} is not a model folder: {DESCRIPTION} is missing (foreign weights need an importer)")
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """`model.json` as a mapping with the keys `encoder`, `tokenizer`, `preprocessing` and perhaps `card`.
-
-    Raises:
-        WeightsError: not JSON, not ours, or of another format version.
-    """
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{folder / DESCRIPTION} is damaged: {_line(error)}") from None
-    required = ("encoder", "tokenizer", "preprocessing")
-    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
-        raise WeightsError(f"{folder / DESCRIPTION} does not describe a tipr model")
-    if description["format"] != FORMAT:
-        raise WeightsError(f"{folder} has model format {description['format']}; this version of tipr reads {FORMAT}")
-    missing = [key for key in required if not isinstance(description.get(key), dict)]
-    if missing:
-        raise WeightsError(f"{folder / DESCRIPTION} is damaged: no {', '.join(missing)}")
-    if not isinstance(description.get("card", {}), dict):
-        raise WeightsError(f"{folder / DESCRIPTION} is damaged: card is not a mapping")
-    return description
-
-
-def _build(description: dict[str, Any], folder: Path) -> tuple[Encoder, Tokenizer, Preprocessing]:
-    from tipr.data.images import Preprocessing
-    from tipr.encoders import ENCODERS
-    from tipr.encoders.tokenizers import load_tokenizer
-
-    name = description["encoder"].get("name")
-    if name not in ENCODERS:
-        raise WeightsError(f"{folder}: unknown encoder {name!r}; this version of tipr knows {', '.join(ENCODERS)}")
-    kind: Any = ENCODERS[name]
-    settings = config.parse(description["encoder"], kind.Config, source=f"{folder / DESCRIPTION} encoder")
-    tokenizer = load_tokenizer(folder)
-    if description["tokenizer"].get("kind") != tokenizer.kind:
-        raise WeightsError(f"{folder}: tokenizer.json is not of the kind that {DESCRIPTION} names")
-    return kind.build(settings), tokenizer, Preprocessing.from_json(description["preprocessing"])
-
-
-def _load_weights(encoder: Encoder, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {_line(error)}") from None
-    wanted = encoder.state_dict()
-    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    wrong = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
-    if defects := "; ".join(f"{what}: {_few(names)}" for what, names in parts if names):
-        raise WeightsError(f"{path} does not fit {DESCRIPTION}: {defects}")
-    for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise WeightsError(f"{path} is damaged: {name} is not finite")
-    encoder.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()}, strict=True)
 
 
 def _device(name: str) -> torch.device:
@@ -338,35 +347,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _publish(draft: Path, folder: Path) -> None:
-    """Put `draft` at `folder`; what was there before ends up at `draft`."""
-    if folder.exists() and not _exchange(draft, folder):
-        shutil.rmtree(folder)  # a file system without exchange: a moment without the folder
-    if draft.exists() and not folder.exists():
-        draft.rename(folder)
-    parent = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-
-
-def _exchange(one: Path, two: Path) -> bool:
-    """Swap two folders atomically (Linux renameat2 with RENAME_EXCHANGE); False where that is not offered."""
-    here, exchange = -100, 2
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
-    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(two), exchange) == 0
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of Euclidean length 1, float32."""
+    return torch.nn.functional.normalize(rows.float(), dim=-1)
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _few(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
