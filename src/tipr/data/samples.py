@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,38 +247,6 @@ class Split:
             image_id=np.array([sample.image_id for sample in chosen], dtype=np.int64),
             language=tuple(sample.language for sample in chosen),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetFacts:
-    """What to know about a data set before using it."""
-
-    title: str
-    licence: str
-    languages: tuple[str, ...]
-    splits: tuple[str, ...]
-    layout: str
-    note: str = ""
-
-
-class DatasetReader(ABC):
-    """Reads one layout of files; an instance is an entry of `tipr.data.datasets.DATASETS`."""
-
-    facts: ClassVar[DatasetFacts]
-
-    @abstractmethod
-    def load(self, root: Path | str, split: str, languages: Sequence[str] | None = None) -> Split:
-        """Read and check one split.
-
-        Args:
-            root: the folder (or manifest file) of the data set.
-            split: one of `facts.splits`.
-            languages: languages to keep; all when None.
-
-        Raises:
-            SplitMissing: the data set is there and has no record of that split.
-            DatasetError: what else is missing or wrong, in one line.
-        """
 
 
 def check_language(language: str, *, source: str) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tipr.data.manifest import MANIFEST_NAME, Record, iterate_manifest
-from tipr.data.samples import (
-    LANGUAGES,
-    SPLITS,
-    DatasetFacts,
-    DatasetReader,
-    ImageItem,
-    Split,
-    SplitMissing,
-    check_disjoint,
-)
+from tipr.data.dataset import DatasetFacts, DatasetReader, Reading
+from tipr.data.manifest import MANIFEST_NAME, iterate_manifest
+from tipr.data.manifest_coco import read_coco
+from tipr.data.manifest_table import read_csv, read_parquet
+from tipr.data.samples import LANGUAGES, SPLITS
 from tipr.errors import DatasetError
+
+FILE_NAMES = (MANIFEST_NAME, "manifest.csv", "manifest.tsv", "manifest.parquet", "manifest.json")
+"""Manifests that are looked for in a folder, in this order."""
 
 
 class ManifestDataset(DatasetReader):
-    """Any folder with a `manifest.jsonl`, or a manifest file of any name.
+    """Any folder with a manifest, or a manifest file of any name: JSON Lines, CSV, Parquet or COCO-style JSON.
 
     A manifest in which no record names a split is one test split.
     """
@@ -30,16 +27,12 @@ class ManifestDataset(DatasetReader):
         licence="that of the images",
         languages=LANGUAGES,
         splits=SPLITS,
-        layout="manifest.jsonl beside the images; docs/manifest.md",
+        layout="manifest.{jsonl, csv, parquet, json} beside the images; docs/manifest.md",
     )
 
-    def load(self, root: Path | str, split: str, languages: Sequence[str] | None = None) -> Split:
-        """See `DatasetReader.load`."""
-        path = manifest_path(root)
-        if split not in SPLITS:
-            raise DatasetError(f"{path}: unknown split {split!r}; allowed: {', '.join(SPLITS)}")
-        records = tuple(iterate_manifest(path))
-        return split_of_records(path, records, split, languages)
+    def read(self, root: Path | str, languages: Sequence[str] | None = None) -> Reading:
+        """See `DatasetReader.read`. A line that breaks the format stops the reading."""
+        return read_manifest_file(_manifest_of(root))
 
 
 def manifest_path(root: Path | str, name: str = MANIFEST_NAME) -> Path:
@@ -55,50 +48,26 @@ def manifest_path(root: Path | str, name: str = MANIFEST_NAME) -> Path:
     return path
 
 
-def split_of_records(
-    path: Path,
-    records: Sequence[tuple[int, Record]],
-    split: str,
-    languages: Sequence[str] | None,
-    *,
-    name: str | None = None,
-) -> Split:
-    """Check the records of a manifest and make one split of them.
-
-    Args:
-        path: the manifest; image paths are relative to its folder.
-        records: (line number, record) of the WHOLE manifest, so that people can be compared across splits.
-        split: which records to take; `name` renames the result.
-        languages: languages to keep; all when None.
+def read_manifest_file(path: Path) -> Reading:
+    """Read a manifest in the form that its suffix says; `.jsonl` and unknown suffixes are JSON Lines.
 
     Raises:
-        SplitMissing: no record belongs to the split.
-        DatasetError: records without split or with a box; people on both sides; missing files.
+        DatasetError: the file cannot be read or breaks a rule.
     """
-    without = sum(record.split is None for _, record in records)
-    if without and without < len(records):
-        raise DatasetError(f"{path}: {without} of {len(records)} records have no split: give it to all or to none")
-    chosen = [(line, record) for line, record in records if (record.split or "test") == split]
-    if not chosen:
-        there = sorted({record.split or "test" for _, record in records}, key=SPLITS.index)
-        raise SplitMissing(f"{path}: no record of split {split!r}; splits there: {', '.join(there) or 'none'}")
-    people: dict[str, set[int | str]] = {}
-    for line, record in records:
-        if record.box is not None:
-            raise DatasetError(f"{path}:{line}: box: training and evaluation read whole images: save the crops first")
-        if record.identity is not None:
-            people.setdefault(record.split or "test", set()).add(record.identity)
-    check_disjoint(people, source=str(path))
-    folder = path.parent
-    items = (
-        ImageItem(
-            path=folder / record.image,
-            identity=record.identity,
-            captions=tuple((caption.language, caption.text) for caption in record.captions),
-            camera=record.camera,
-            time=record.time,
-            tags=record.tags,
-        )
-        for _, record in chosen
-    )
-    return Split.build(name or split, items, languages=languages)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        lines, records = read_csv(path)
+    elif suffix in (".parquet", ".pq"):
+        lines, records = read_parquet(path)
+    elif suffix == ".json":
+        lines, records = read_coco(path)
+    else:
+        numbered = list(iterate_manifest(path))
+        lines, records = [line for line, _ in numbered], [record for _, record in numbered]
+    return Reading(folder=path.parent, files=(path,), records=tuple(records), lines=tuple(lines))
+
+
+def _manifest_of(root: Path | str) -> Path:
+    root = Path(root)
+    found = next((root / name for name in FILE_NAMES if (root / name).is_file()), None)
+    return found or manifest_path(root)

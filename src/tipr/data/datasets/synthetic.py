@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from tipr.data.datasets.manifest_dataset import manifest_path, split_of_records
-from tipr.data.manifest import MANIFEST_NAME, iterate_manifest
-from tipr.data.samples import LANGUAGES, SPLITS, DatasetFacts, DatasetReader, Split, SplitMissing
-from tipr.errors import DatasetError
+from tipr.data.dataset import DatasetFacts, DatasetReader, Reading
+from tipr.data.datasets.manifest_dataset import manifest_path, read_manifest_file
+from tipr.data.samples import LANGUAGES, SPLITS, Split, SplitMissing
 
 PARAPHRASE_NAME = "paraphrase.jsonl"
 """The test images once more, with captions in sentence plans and words that training never sees."""
@@ -27,15 +25,19 @@ class SyntheticDataset(DatasetReader):
         note="no real person and no real camera; scores here say nothing about real photographs",
     )
 
-    def load(self, root: Path | str, split: str, languages: Sequence[str] | None = None) -> Split:
+    def read(self, root: Path | str, languages: Sequence[str] | None = None) -> Reading:
+        """See `DatasetReader.read`; the paraphrases are a file of their own and not part of it."""
+        return read_manifest_file(manifest_path(root))
+
+    def load(
+        self, root: Path | str, split: str, languages: Sequence[str] | None = None, *, allow_missing: bool = False
+    ) -> Split:
         """See `DatasetReader.load`."""
-        if split not in self.facts.splits:
-            raise DatasetError(f"{root}: unknown split {split!r}; allowed: {', '.join(self.facts.splits)}")
-        if split == "paraphrase":
-            path = manifest_path(root, PARAPHRASE_NAME)
-            if path.stat().st_size == 0:
-                raise SplitMissing(f"{path} is empty: the set has no test people")
-            records = [(line, replace(record, split="test")) for line, record in iterate_manifest(path)]
-            return split_of_records(path, records, "test", languages, name="paraphrase")
-        path = manifest_path(root, MANIFEST_NAME)
-        return split_of_records(path, tuple(iterate_manifest(path)), split, languages)
+        if split != "paraphrase":
+            return super().load(root, split, languages, allow_missing=allow_missing)
+        self.check_request(root, split, languages)
+        path = manifest_path(root, PARAPHRASE_NAME)
+        if path.stat().st_size == 0:
+            raise SplitMissing(f"{path} is empty: the set has no test people")
+        reading = read_manifest_file(path)
+        return reading.split_of("test", languages, name="paraphrase", allow_missing=allow_missing)

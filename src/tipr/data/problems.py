@@ -1,0 +1,121 @@
+"""What can be wrong with a data set, as counted findings with a few examples each; one table of kinds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+"""An error makes the data set unusable, a warning is to be known, a note is neither."""
+
+EXAMPLES = 5
+"""Examples kept of each kind."""
+
+KINDS: dict[str, tuple[Level, str]] = {
+    # records
+    "not_a_record": ("error", "{n} records are no JSON objects"),
+    "no_image": ("error", "{n} records name no image"),
+    "bad_path": ("error", "{n} image paths leave the folder of the data set or hold control characters"),
+    "bad_identity": ("error", "{n} records have no integer id"),
+    "no_captions": ("error", "{n} records have no list of captions"),
+    "bad_caption": ("error", "{n} captions are no text"),
+    "unknown_split": ("error", "{n} records have an unknown split"),
+    "no_split": ("error", "{n} records have no split"),
+    "two_splits": ("error", "{n} images are in two splits"),
+    "two_identities": ("error", "{n} images have two ids"),
+    "misaligned": ("error", "{n} entries differ between the languages' files, which are matched by position"),
+    "text_identity": ("note", "{n} ids are written as text"),
+    "joined": ("note", "{n} images have several records; their captions were joined"),
+    "box": ("error", "{n} records have a box: training and evaluation read whole images, save the crops first"),
+    # identities and splits
+    "train_identity_elsewhere": ("error", "{n} identities of train are in val or test as well"),
+    "val_identity_in_test": ("warning", "{n} identities of val are in test as well"),
+    "single_image": ("note", "{n} identities have a single image, so their captions have exactly one match"),
+    "without_identity": ("warning", "{n} images have no identity: only methods that learn from pairs can use them"),
+    "counts": ("warning", "{n} counts differ from the official ones"),
+    "other_export": ("warning", "{n} counts differ between the annotation files that lie here"),
+    "language_missing": ("warning", "{n} of the published languages are not here"),
+    "split_missing": ("warning", "{n} of the published splits are not here"),
+    # files
+    "missing": ("error", "{n} images are missing"),
+    "unreadable": ("error", "{n} images cannot be read"),
+    "case": ("warning", "{n} image files differ from the annotation in capital letters"),
+    "suffix": ("warning", "{n} image files have another suffix than the annotation says"),
+    "unlisted": ("note", "{n} image files are in no record"),
+    # captions
+    "empty": ("warning", "{n} captions are empty"),
+    "twice": ("warning", "{n} captions stand twice with the same image"),
+    "shared": ("warning", "{n} caption texts are shared by several identities"),
+    "foreign": ("warning", "{n} captions hold signs that are foreign to their language"),
+    "code": ("warning", "{n} captions hold fragments of program text"),
+    "untranslated": ("warning", "{n} captions are the English text in another language's file"),
+    "long": ("warning", "{n} captions are longer than the model reads"),
+}
+"""kind -> (level, sentence); `{n}` is the count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of finding: how often, a sentence, and the first few places."""
+
+    kind: str
+    count: int
+    message: str
+    examples: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """How bad it is."""
+        return KINDS[self.kind][0]
+
+    def line(self) -> str:
+        """The sentence with its first example."""
+        return f"{self.message}, first {self.examples[0]}" if self.examples else self.message
+
+
+class Problems:
+    """Counts findings by kind and keeps the first few examples of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+        self._details: dict[str, str] = {}
+
+    def add(self, kind: str, example: str = "", *, count: int = 1, detail: str = "") -> None:
+        """Note `count` findings of a kind; `detail` is put behind its sentence."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of problem {kind!r}")
+        self._counts[kind] += count
+        examples = self._examples.setdefault(kind, [])
+        if example and len(examples) < EXAMPLES:
+            examples.append(example)
+        if detail:
+            self._details[kind] = detail
+
+    def extend(self, found: Iterable[Problem]) -> None:
+        """Take over what another part found; kinds do not meet."""
+        for problem in found:
+            sentence = _sentence(problem.kind, problem.count)
+            detail = problem.message.removeprefix(sentence).removeprefix(": ")
+            for example in problem.examples or ("",):
+                self.add(problem.kind, example, count=0, detail=detail)
+            self._counts[problem.kind] += problem.count
+
+    def found(self) -> tuple[Problem, ...]:
+        """What was noted, in the order of `KINDS`."""
+        return tuple(
+            Problem(
+                kind,
+                self._counts[kind],
+                _sentence(kind, self._counts[kind]) + (f": {self._details[kind]}" if self._details.get(kind) else ""),
+                tuple(self._examples.get(kind, ())),
+            )
+            for kind in KINDS
+            if self._counts[kind]
+        )
+
+
+def _sentence(kind: str, count: int) -> str:
+    return KINDS[kind][1].format(n=f"{count:,}")
