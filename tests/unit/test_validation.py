@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from tipr.data.augmentation import Augmentation
 from tipr.data.images import Preprocessing, normalise
@@ -14,7 +14,7 @@ from tipr.data.loading import Captions, ImageStore, PairSource
 from tipr.data.samples import ImageItem, Split
 from tipr.data.sampling import RandomSampler
 from tipr.data.views import PairViews
-from tipr.encoders import ENCODERS
+from tipr.encoders import ENCODERS, Encoder
 from tipr.encoders.base import Encoded
 from tipr.errors import DatasetError, TrainingError
 from tipr.training.features import pair_features
@@ -25,7 +25,7 @@ DIRECTIONS = {1: (1.0, 0.0), 2: (0.6, 0.8), 3: (0.0, 2.0)}
 """Colour of an image or word of a caption -> its feature."""
 
 
-class Table(nn.Module):
+class Table(Encoder):
     """An encoder whose features are those of `DIRECTIONS`; notes how it is called."""
 
     embed_dim = 2
