@@ -13,7 +13,8 @@ from tipr.errors import ConfigError, WeightsError
 from tipr.importers import IMPORTERS, read
 from tipr.methods import Method
 
-NOT_IMPORTERS = {"__init__", "openai_clip_tensors"}
+pytestmark = pytest.mark.usefixtures("foreign_files_read_here")
+NOT_IMPORTERS = {"__init__", "foreign_files", "foreign_reader", "openai_clip_tensors"}
 SAMPLES = {"irra": Path(__file__).parents[1] / "data" / "golden_irra" / "tiny.pth"}
 
 every_format = pytest.mark.parametrize("name", IMPORTERS)

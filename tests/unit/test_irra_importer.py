@@ -21,6 +21,7 @@ from tipr.methods import Irra, StepContext, TrainingFacts
 from tipr.methods.irra import IrraConfig
 from tipr.retrieval import Retriever
 
+pytestmark = pytest.mark.usefixtures("foreign_files_read_here")
 TINY = Path(__file__).parents[1] / "data" / "golden_irra" / "tiny.pth"
 
 

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tipr.errors import ConfigError
 from tipr.importers.irra import read_irra
 from tipr.methods.base import Method
 
-IMPORTERS: dict[str, Callable[[Path, Mapping[str, Any] | Path | None], Method]] = {
+
+class Importer(Protocol):
+    """Reads a checkpoint of one format."""
+
+    def __call__(
+        self, path: Path, config: Mapping[str, Any] | Path | None = None, *, unconfined: bool = False
+    ) -> Method:
+        """See `read`."""
+
+
+IMPORTERS: dict[str, Importer] = {
     "irra": read_irra,
 }
 """Format -> function that reads a checkpoint into a method in evaluation mode."""
 
 
-def read(format: str, path: str | Path, *, config: Mapping[str, Any] | str | Path | None = None) -> Method:
-    """Read a foreign checkpoint. Its pickle is never allowed to run code.
+def read(
+    format: str, path: str | Path, *, config: Mapping[str, Any] | str | Path | None = None, unconfined: bool = False
+) -> Method:
+    """Read a foreign checkpoint. Its pickle is never allowed to run code, and a confined child process reads it.
 
     Args:
         format: key of `IMPORTERS`.
         path: the checkpoint file.
         config: what tensors cannot tell, as a mapping or a YAML file: `text_heads`, `vision_heads`, `fusion_heads`
             (default width / 64), `image_size` (default 384x128, a 24x8 grid), `mask_id`, `max_tokens`.
+        unconfined: read in an ordinary child process, for a machine whose kernel offers no confinement.
 
     Returns:
         the method in evaluation mode, float32, on the CPU; `method.notices` says what was absent or left out.
@@ -34,7 +47,7 @@ def read(format: str, path: str | Path, *, config: Mapping[str, Any] | str | Pat
     """
     if format not in IMPORTERS:
         raise ConfigError(f"unknown checkpoint format {format!r}: use one of {', '.join(sorted(IMPORTERS))}")
-    return IMPORTERS[format](Path(path), Path(config) if isinstance(config, str) else config)
+    return IMPORTERS[format](Path(path), Path(config) if isinstance(config, str) else config, unconfined=unconfined)
 
 
-__all__ = ["IMPORTERS", "read"]
+__all__ = ["IMPORTERS", "Importer", "read"]

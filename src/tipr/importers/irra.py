@@ -13,13 +13,13 @@ from pydantic import Field
 from tipr.config import parse
 from tipr.encoders.clip import ClipEncoder
 from tipr.errors import ConfigError
+from tipr.importers.foreign_files import read_tensors
 from tipr.importers.openai_clip_tensors import (
     TowerOptions,
     block_count,
     check_names,
     check_shapes,
     convert_towers,
-    read_tensors,
     tower_config,
     tower_names,
     transformer_names,
@@ -66,7 +66,7 @@ class IrraImportConfig(TowerOptions):
     bias_rate: float = 2.0
 
 
-def read_irra(path: Path, config: Mapping[str, Any] | Path | None = None) -> Irra:
+def read_irra(path: Path, config: Mapping[str, Any] | Path | None = None, *, unconfined: bool = False) -> Irra:
     """Read a published IRRA checkpoint.
 
     Names must be exactly those of the published layout. The classifier, and the interaction encoder with its head, may
@@ -76,6 +76,7 @@ def read_irra(path: Path, config: Mapping[str, Any] | Path | None = None) -> Irr
         path: the checkpoint.
         config: settings of `IrraImportConfig` as a mapping, as a YAML file, or as the `configs.yaml` that the published
             training script writes. None: the `configs.yaml` beside the checkpoint when there is one.
+        unconfined: see `read_tensors`.
 
     Returns:
         the method in evaluation mode, float32, on the CPU.
@@ -89,7 +90,7 @@ def read_irra(path: Path, config: Mapping[str, Any] | Path | None = None) -> Irr
         config = beside
     tree = _read_config(config) if isinstance(config, Path) else dict(config or {})
     options = parse(tree, IrraImportConfig, source=str(config) if isinstance(config, Path) else "config")
-    source, tensors = str(path), read_tensors(path)
+    source, tensors = str(path), read_tensors(path, unconfined=unconfined)
 
     has_classifier = bool(CLASSIFIER & tensors.keys())
     has_fusion = any(name in FUSION or name.startswith(FUSION_BLOCKS) for name in tensors)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Iterable, Mapping
 from math import isqrt
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tipr.config import Section
 from tipr.encoders.clip import ClipConfig, resize_image_positions, resize_text_positions
 from tipr.errors import ConfigError, WeightsError
+from tipr.importers.foreign_files import Tensors
 
-Tensors = dict[str, Tensor]
 DEFAULT_IMAGE_SIZE = (384, 128)
 SHOWN_KEYS = 8
 
@@ -42,34 +38,6 @@ class TowerOptions(Section):
     image_size: tuple[int, int] | None = None
     patch_stride: int | None = None
     max_tokens: int | None = None
-
-
-def read_tensors(path: Path) -> Tensors:
-    """Read a checkpoint: a state dict, or a mapping that holds one under `model`. Nothing in the file is executed.
-
-    Every name loses its `module.` prefix when all of them have it (checkpoints saved from data-parallel training).
-
-    Raises:
-        WeightsError: the file is missing, is not a checkpoint, or holds more than plain tensors and numbers.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks about foreign pickles; what matters is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"no checkpoint at {path}") from None
-    except pickle.UnpicklingError:
-        raise WeightsError(f"{path} holds more than tensors, or is no checkpoint: refused, it could run code") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise WeightsError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from None
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} is no state dict: expected names -> tensors, directly or under 'model'")
-    tensors = {str(name): tensor for name, tensor in content.items()}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 def block_count(names: Iterable[str], prefix: str) -> int:
