@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tipr.evaluation.evaluate import evaluate
     from tipr.gallery import Gallery, Hit
-    from tipr.retrieval import Retriever
+    from tipr.retrieval import Reranker, Retriever
     from tipr.training import train
 
 __version__ = "0.1.0"
 
-__all__ = ["Gallery", "Hit", "Retriever", "__version__", "evaluate", "train"]
+__all__ = ["Gallery", "Hit", "Reranker", "Retriever", "__version__", "evaluate", "train"]
 
 _HOMES = {
     "Gallery": "tipr.gallery",
     "Hit": "tipr.gallery",
+    "Reranker": "tipr.retrieval",
     "Retriever": "tipr.retrieval",
     "evaluate": "tipr.evaluation",
     "train": "tipr.training",

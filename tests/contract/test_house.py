@@ -24,7 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_public_names() -> None:
     import tipr
 
-    assert tipr.__all__ == ["Gallery", "Hit", "Retriever", "__version__", "evaluate", "train"]
+    assert tipr.__all__ == ["Gallery", "Hit", "Reranker", "Retriever", "__version__", "evaluate", "train"]
     for name in tipr.__all__:
         assert getattr(tipr, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -35,7 +35,7 @@ class Fake:
         self.card = card
         self.source = source
 
-    def encode_text(self, captions, *, batch_size=64, progress=None):
+    def encode_text(self, captions, *, language=None, batch_size=64, progress=None):
         return self.rows(captions, progress)
 
     def encode_images(self, images, *, batch_size=64, progress=None):

@@ -50,7 +50,7 @@ class Fake:
         self.encoded += len(names)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def encode_text(self, captions, *, batch_size=64, progress=None):
+    def encode_text(self, captions, *, language=None, batch_size=64, progress=None):
         return self.rows(captions, progress)
 
     def encode_images(self, images, *, batch_size=64, progress=None):

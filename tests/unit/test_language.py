@@ -55,9 +55,9 @@ def test_a_forced_language_must_be_one_of_ours() -> None:
 
 
 def test_a_language_without_projection_is_said() -> None:
-    assert foreign_note(["fr", "de"], (), "en") is None
-    assert foreign_note(["en", "zh"], ("en", "zh"), "en") is None
-    note = foreign_note(["en", "fr", None, "fr"], ("en", "zh"), "en")
+    assert foreign_note(["fr", "de"], ()) is None
+    assert foreign_note(["en", "zh"], ("en", "zh")) is None
+    note = foreign_note(["en", "fr", None, "fr"], ("en", "zh"))
     assert note == (
         "this model has projections for English, Chinese; queries in French, an unknown language go through that of "
         "English"

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from tipr.data.samples import LANGUAGES, Split
 from tipr.errors import DatasetError
 from tipr.evaluation.bootstrap import DRAWS, LEVEL, bootstrap_intervals
-from tipr.evaluation.results import Evaluation, Interval, Score, Scores
-from tipr.metrics import QueryResults, chance_metrics, query_results_from_features
+from tipr.evaluation.overlap import language_overlap
+from tipr.evaluation.results import Evaluation, Interval, Reranking, Score, Scores
+from tipr.evaluation.two_stage import SecondStage, rerank_split
+from tipr.metrics import QueryResults, chance_metrics, query_results_from_features, query_results_two_stage
+from tipr.metrics.ranking import Tail
 from tipr.metrics.retrieval import KS, WithoutRelevant
 
 Direction = Literal["text_to_image", "image_to_text"]
@@ -30,9 +33,14 @@ class Encodes(Protocol):
     """What an evaluation needs of a model; `tipr.Retriever` has it."""
 
     def encode_text(
-        self, captions: Sequence[str], *, batch_size: int = ..., progress: Progress | None = ...
+        self,
+        captions: Sequence[str],
+        *,
+        language: Sequence[str] = ...,
+        batch_size: int = ...,
+        progress: Progress | None = ...,
     ) -> NDArray[np.float32]:
-        """(N, D) float32 unit rows of N captions."""
+        """(N, D) float32 unit rows of N captions, each in its language."""
 
     def encode_images(
         self, images: Sequence[Path], *, batch_size: int = ..., progress: Progress | None = ...
@@ -51,6 +59,7 @@ class Features:
         query_identity: (Q,) int64.
         gallery_identity: (G,) int64.
         language: Q language codes.
+        image_id: (Q,) int64, gallery position of the image each caption was written for.
     """
 
     text: NDArray[np.float32]
@@ -59,6 +68,7 @@ class Features:
     query_identity: NDArray[np.int64]
     gallery_identity: NDArray[np.int64]
     language: tuple[str, ...]
+    image_id: NDArray[np.int64]
 
     def query_names(self) -> list[str]:
         """One name a caption, such as `en-17`: the language and its position among the captions of that language."""
@@ -102,7 +112,9 @@ def encode_split(
 
     if images is None:
         images = model.encode_images(split.images, batch_size=batch_size, progress=shifted(0))
-    text = model.encode_text(queries.captions, batch_size=batch_size, progress=shifted(to_encode))
+    text = model.encode_text(
+        queries.captions, language=queries.language, batch_size=batch_size, progress=shifted(to_encode)
+    )
     return Features(
         text=text,
         images=images,
@@ -110,6 +122,7 @@ def encode_split(
         query_identity=queries.identity,
         gallery_identity=split.image_identity,
         language=queries.language,
+        image_id=queries.image_id,
     )
 
 
@@ -126,6 +139,7 @@ def score_features(
     seed: int = 0,
     level: float = LEVEL,
     without_relevant: WithoutRelevant = "error",
+    second_stage: SecondStage | None = None,
 ) -> Scores:
     """Score captions against a gallery, or a gallery against the captions, per language.
 
@@ -143,6 +157,7 @@ def score_features(
         seed: of the bootstrap.
         level: coverage of the intervals.
         without_relevant: `error`, or `skip` to leave out queries without anything relevant and count them.
+        second_stage: of all Q captions, to score the reranked gallery; text to image only.
 
     Raises:
         ValueError: as `tipr.metrics.retrieval_metrics_from_features`.
@@ -152,15 +167,26 @@ def score_features(
         raise ValueError(f"{len(languages)} languages for {len(text)} captions")
     if direction not in ("text_to_image", "image_to_text"):
         raise ValueError(f"direction is {direction!r}; allowed: text_to_image, image_to_text")
+    if second_stage is not None and direction == "image_to_text":
+        raise ValueError("a second stage ranks images for captions, not captions for images")
     caption_side = np.asarray(text), np.asarray(query_identity)
     image_side = np.asarray(images), np.asarray(gallery_identity)
     parts = {}
     for language in _in_order(languages):
-        chosen = caption_side[0][languages == language], caption_side[1][languages == language]
+        spoken = languages == language
+        chosen = caption_side[0][spoken], caption_side[1][spoken]
         query, gallery = (chosen, image_side) if direction == "text_to_image" else (image_side, chosen)
-        results = query_results_from_features(
-            query[0], gallery[0], query[1], gallery[1], without_relevant=without_relevant, stable=True
-        )
+        sides = query[0], gallery[0], query[1], gallery[1]
+        if second_stage is None:
+            results = query_results_from_features(*sides, without_relevant=without_relevant, stable=True)
+        else:
+            results = query_results_two_stage(
+                *sides,
+                shortlist=second_stage.shortlist[spoken],
+                match=second_stage.match[spoken],
+                tail=second_stage.tail,
+                without_relevant=without_relevant,
+            )
         parts[language] = (results, query[1])
     return _scores(parts, ks=ks, bootstrap=bootstrap, seed=seed, level=level)
 
@@ -175,11 +201,14 @@ def evaluate(
     seed: int = 0,
     without_relevant: WithoutRelevant = "error",
     image_to_text: bool = True,
+    rerank: int | None = None,
+    tail: Tail = "cosine",
+    second_stage: SecondStage | None = None,
     reference: Score | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Encode a split and score it in both directions.
+    """Encode a split and score it in both directions, with the overlap of the results in different languages.
 
     Args:
         model: a `tipr.Retriever`, or what `Retriever.load` takes: "demo", a model folder, a run folder.
@@ -189,7 +218,11 @@ def evaluate(
         bootstrap: draws of the 95 % interval over identities; 0 for none.
         seed: of the bootstrap.
         without_relevant: `error`, or `skip` to leave out queries without anything relevant and count them.
-        image_to_text: score that direction too.
+        image_to_text: score that direction too; it is never reranked.
+        rerank: pictures of each query's shortlist that a second stage scores again; None for one stage. The scores of
+            the first stage are kept beside.
+        tail: order outside the shortlist; see `tipr.evaluation.rerank_split`.
+        second_stage: of these features, when `rerank_split` ran already.
         reference: score of a reference reader, carried into the result.
         notes: sentences to carry into the result.
         progress: called with (items encoded, items in all).
@@ -198,6 +231,7 @@ def evaluate(
         DatasetError: the split has no captions or images without identity, or a query has nothing relevant and is
             not to be skipped.
         WeightsError: the model cannot be loaded.
+        ConfigError: the model cannot rerank.
     """
     if isinstance(model, Path | str):
         from tipr.retrieval import Retriever
@@ -206,7 +240,14 @@ def evaluate(
     if features is None:
         features = encode_split(model, split, batch_size=batch_size, progress=progress)
 
-    def scored(direction: Direction) -> Scores:
+    if rerank is not None and second_stage is None:
+        from tipr.retrieval import Reranker
+
+        reranker = Reranker(model)  # type: ignore[arg-type] # refuses what is not a Retriever with a match head
+        tokens = reranker.image_tokens(split.images, batch_size=batch_size)
+        second_stage = rerank_split(reranker, features, tokens, rerank, tail=tail)
+
+    def scored(direction: Direction, stage: SecondStage | None = None) -> Scores:
         return score_features(
             features.text,
             features.images,
@@ -217,10 +258,12 @@ def evaluate(
             bootstrap=bootstrap,
             seed=seed,
             without_relevant=without_relevant,
+            second_stage=stage,
         )
 
     try:
-        forward = scored("text_to_image")
+        forward = scored("text_to_image", second_stage)
+        first = None if second_stage is None else scored("text_to_image")
         reverse = scored("image_to_text") if image_to_text else None
     except ValueError as error:
         raise DatasetError(f"split {split.name!r}: {error}") from None
@@ -239,9 +282,23 @@ def evaluate(
         model=str(getattr(model, "source", None) or ""),
         fingerprint=str(getattr(model, "fingerprint", "")),
         selection=selection,
-        notes=(*((SELECTED_ON_TEST,) if selection == "test" else ()), *notes),
+        notes=(*_notes(model, selection, features), *notes),
         reference=reference,
+        overlap=language_overlap(features, second_stage),
+        reranking=None
+        if second_stage is None or first is None
+        else Reranking(k=second_stage.k, tail=second_stage.tail, first_stage=first),
     )
+
+
+def _notes(model: Encodes, selection: str, features: Features) -> list[str]:
+    """What must be read with the scores of this model on these queries."""
+    from tipr.retrieval.language import foreign_note
+
+    known = getattr(getattr(model, "encoder", None), "languages", ())
+    foreign = foreign_note(features.language, known)
+    chosen = [SELECTED_ON_TEST] if selection == "test" else []
+    return chosen if foreign is None else [*chosen, f"{foreign[0].upper()}{foreign[1:]}."]
 
 
 def _scores(

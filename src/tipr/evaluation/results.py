@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tipr.errors import DatasetError
+from tipr.evaluation.overlap import Overlap
 from tipr.metrics import RetrievalMetrics
 
 FORMAT = 1
@@ -127,13 +128,37 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranking:
+    """How the gallery was reranked.
+
+    Attributes:
+        k: pictures of each query that the second stage scored.
+        tail: order of the others: "cosine" or "constant".
+        first_stage: scores of the cosines alone.
+    """
+
+    k: int
+    tail: str
+    first_stage: Scores
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"k": self.k, "tail": self.tail, "first_stage": self.first_stage.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(int(values["k"]), str(values["tail"]), Scores.from_json(values["first_stage"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The scores of one model on one split, with what is needed to read them.
 
     Attributes:
         split: name of the split.
         identities, images, captions: its counts; captions of the evaluated languages.
-        text_to_image: captions search the images.
+        text_to_image: captions search the images; reranked where `reranking` says so.
         image_to_text: images search the captions of one language; None when not asked for.
         draws: bootstrap draws behind the intervals, over identities; 0 when there are none.
         seed: of the bootstrap.
@@ -143,6 +168,8 @@ class Evaluation:
         selection: how the weights were chosen, from the model card, such as "val" or "test"; "" when unknown.
         notes: sentences that must be read with the numbers.
         reference: score of a reference reader that sees no pixels (synthetic sets), or None.
+        reranking: how the images were reranked, and the scores before; None for one stage.
+        overlap: how alike the first results of the languages are; None with one language.
     """
 
     split: str
@@ -159,6 +186,8 @@ class Evaluation:
     selection: str = ""
     notes: tuple[str, ...] = ()
     reference: Score | None = None
+    reranking: Reranking | None = None
+    overlap: Overlap | None = None
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -187,6 +216,8 @@ class Evaluation:
             "text_to_image": self.text_to_image.to_json(),
             "image_to_text": None if self.image_to_text is None else self.image_to_text.to_json(),
             "reference_reader": None if self.reference is None else self.reference.to_json(),
+            "rerank": None if self.reranking is None else self.reranking.to_json(),
+            "overlap": None if self.overlap is None else self.overlap.to_json(),
         }
 
     @classmethod
@@ -200,6 +231,7 @@ class Evaluation:
             raise DatasetError(f"not the JSON of an evaluation in format {FORMAT}")
         try:
             reverse, reference, bootstrap = values["image_to_text"], values["reference_reader"], values["bootstrap"]
+            reranking, overlap = values.get("rerank"), values.get("overlap")  # absent in older files
             return cls(
                 split=str(values["split"]),
                 identities=int(values["identities"]),
@@ -215,6 +247,8 @@ class Evaluation:
                 selection=str(values["selection"]),
                 notes=tuple(str(note) for note in values["notes"]),
                 reference=None if reference is None else Score.from_json(reference),
+                reranking=None if reranking is None else Reranking.from_json(reranking),
+                overlap=None if overlap is None else Overlap.from_json(overlap),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"damaged JSON of an evaluation: {type(error).__name__}: {error}") from None

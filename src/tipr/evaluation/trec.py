@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipr.metrics import stable_similarity, top_k
+
+if TYPE_CHECKING:
+    from tipr.evaluation.two_stage import SecondStage
 
 DEPTH = 100
 BLOCK = 256
@@ -30,6 +33,7 @@ def write_trec(
     *,
     depth: int = DEPTH,
     tag: str = "tipr",
+    second_stage: SecondStage | None = None,
 ) -> Path:
     """Write the ranked lists of all queries as a TREC run.
 
@@ -44,6 +48,7 @@ def write_trec(
         gallery: G names, each once.
         depth: images listed for each query; more than G lists all.
         tag: name of the run.
+        second_stage: of these queries; its order is written then, its match scores in front of the cosines.
 
     Raises:
         ValueError: names do not fit the rows or occur twice, or `depth` is below 1.
@@ -57,7 +62,8 @@ def write_trec(
         wide = np.asarray(images, dtype=np.float64)
         for begin in range(0, len(text), BLOCK):
             scores = stable_similarity(text[begin : begin + BLOCK], wide)
-            for row, order in enumerate(top_k(scores, depth)):
+            first = top_k(scores, depth) if second_stage is None else _reranked(second_stage, begin, scores, depth)
+            for row, order in enumerate(first):
                 name = query_names[begin + row]
                 for rank, (image, score) in enumerate(zip(order, _falling(scores[row, order]), strict=True), start=1):
                     yield f"{name} Q0 {image_names[image]} {rank} {score!s} {tag}\n"
@@ -91,6 +97,14 @@ def write_qrels(
         for image in members.get(identity, ())
     )
     return _write(Path(path), lines)
+
+
+def _reranked(stage: SecondStage, begin: int, scores: NDArray[np.float32], depth: int) -> Iterator[NDArray[np.int64]]:
+    """The first positions of each row of cosines, best first; the row then holds match scores where there are any."""
+    for row, query in enumerate(range(begin, begin + len(scores))):
+        order = stage.order(query, scores[row])[:depth]
+        scores[row, stage.shortlist[query]] = stage.match[query]
+        yield order
 
 
 def _falling(scores: NDArray[np.float32]) -> NDArray[np.float32]:

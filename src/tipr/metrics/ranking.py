@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 NAN = "a score is NaN; every score must be a number"
 
 Backend = Literal["auto", "numba", "numpy"]
+Tail = Literal["cosine", "constant"]
+"""How two-stage ranking orders what the second stage has not seen."""
 Scores = NDArray[np.floating[Any]]
 Positions = NDArray[np.int64]
 Kernel = Callable[[Scores, Positions, Positions, Positions], bool]
@@ -37,6 +39,9 @@ SORT_FROM = 96
 
 SHARE_FROM = 50_000_000
 """Comparisons in one call (some 5 ms of work) from which more threads pay."""
+
+NOT_SEEN = -100.0
+"""Score outside the shortlist with `tail="constant"`, as in the released code of Bi-IRRA."""
 
 
 def top_k(scores: Scores, k: int) -> Positions:
@@ -66,6 +71,38 @@ def top_k(scores: Scores, k: int) -> Positions:
 def full_order(scores: Scores) -> Positions:
     """All positions of each row, best first: `top_k` with k = G."""
     return _order(_checked(scores))
+
+
+def two_stage_order(similarity: Scores, shortlist: Positions, match: Scores, *, tail: Tail = "cosine") -> Positions:
+    """All positions, best first, when a second stage has scored a shortlist (Bi-IRRA, arXiv 2510.17685).
+
+    The scores of the two stages are not combined: the shortlist comes first, by match score. What is outside follows by
+    similarity, or, with `tail="constant"`, all of it has the one score `NOT_SEEN`, as in the released code: then it
+    comes by rising position, and before what the second stage scored lower still.
+
+    Args:
+        similarity: (G,) floats, higher is better.
+        shortlist: (k,) different gallery positions, in any order.
+        match: (k,) floats, higher is better.
+        tail: "cosine" or "constant".
+
+    Returns:
+        (G,) int64; ties of any score by rising position.
+
+    Raises:
+        ValueError: a score is NaN, or an unknown tail.
+    """
+    if tail not in ("cosine", "constant"):
+        raise ValueError(f"tail is {tail!r}; allowed: cosine, constant")
+    if tail == "constant":
+        scores = np.full(len(similarity), NOT_SEEN, dtype=match.dtype)
+        scores[shortlist] = match
+        return full_order(scores)
+    rising = np.argsort(shortlist)
+    seen = np.zeros(len(similarity), dtype=np.bool_)
+    seen[shortlist] = True
+    rest = np.flatnonzero(~seen)
+    return np.concatenate([shortlist[rising][full_order(match[rising])], rest[full_order(similarity[rest])]])
 
 
 def stable_similarity(query: NDArray[Any], gallery: NDArray[Any]) -> NDArray[np.float32]:

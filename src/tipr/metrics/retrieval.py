@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tipr.metrics.ranking import COMPILE_FROM, Backend, Relevance, numba_installed, relevant_ranks
+from tipr.metrics.ranking import (
+    COMPILE_FROM,
+    Backend,
+    Relevance,
+    Tail,
+    numba_installed,
+    relevant_ranks,
+    stable_similarity,
+    two_stage_order,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -248,6 +257,47 @@ def query_results_from_features(
             end = min(begin + rows, size[0])
             scores = torch.mm(left[begin:end].to(columns), columns, out=product[: end - begin])
             parts.append(_ranks(scores.float().cpu().numpy(), relevance.rows(begin, end), backend))
+    return _joined(parts, relevance, size[1])
+
+
+def query_results_two_stage(
+    query: NDArray[Any],
+    gallery: NDArray[Any],
+    query_identity: ArrayLike,
+    gallery_identity: ArrayLike,
+    *,
+    shortlist: NDArray[np.int64],
+    match: NDArray[np.float32],
+    tail: Tail = "cosine",
+    without_relevant: WithoutRelevant = "error",
+) -> QueryResults:
+    """What each query scores when a second stage has reordered its shortlist; see `tipr.metrics.two_stage_order`.
+
+    Args:
+        query: (Q, D) floats.
+        gallery: (G, D) floats.
+        query_identity: (Q,) integers.
+        gallery_identity: (G,) integers.
+        shortlist: (Q, k) gallery positions, different in each row.
+        match: (Q, k) scores of the second stage.
+        tail: order of what is outside the shortlist.
+        without_relevant: as in `retrieval_metrics`.
+
+    Raises:
+        ValueError: as `retrieval_metrics`, or an unknown tail.
+    """
+    size = (len(query), len(gallery))
+    relevance = _relevance(query_identity, gallery_identity, size, without_relevant)
+    wide = np.asarray(gallery, dtype=np.float64)
+    rows = _rows(512, 2 * size[1])
+    parts = []
+    rank_at = np.empty(size[1], np.int64)
+    for begin in range(0, size[0], rows):
+        scores = stable_similarity(query[begin : begin + rows], wide)
+        for q, similarity in enumerate(scores, begin):
+            order = two_stage_order(similarity, shortlist[q], match[q], tail=tail)
+            rank_at[order] = np.arange(1, size[1] + 1)
+            parts.append(np.sort(rank_at[relevance.members[relevance.start[q] : relevance.stop[q]]]))
     return _joined(parts, relevance, size[1])
 
 

@@ -80,13 +80,13 @@ def checked_language(code: str) -> str:
     return code
 
 
-def foreign_note(languages: Sequence[str | None], known: Sequence[str], source: str) -> str | None:
+def foreign_note(languages: Sequence[str | None], known: Sequence[str]) -> str | None:
     """What a user must know when a model has no projection for a language of the queries.
 
     Args:
         languages: of the queries; None where it is not known.
-        known: languages with a projection of their own; empty when one serves all.
-        source: the language whose projection serves the others.
+        known: languages with a projection of their own, the first of which serves the others; empty when one
+            serves all.
 
     Returns:
         One sentence, or None when there is nothing to say.
@@ -97,8 +97,8 @@ def foreign_note(languages: Sequence[str | None], known: Sequence[str], source: 
     if not foreign:
         return None
     names = ", ".join("an unknown language" if code is None else LANGUAGE_NAMES.get(code, code) for code in foreign)
-    own = ", ".join(LANGUAGE_NAMES.get(code, code) for code in known)
-    return f"this model has projections for {own}; queries in {names} go through that of {LANGUAGE_NAMES[source]}"
+    own = [LANGUAGE_NAMES.get(code, code) for code in known]
+    return f"this model has projections for {', '.join(own)}; queries in {names} go through that of {own[0]}"
 
 
 def _words(text: str) -> Counter[str]:
