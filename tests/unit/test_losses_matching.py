@@ -126,6 +126,7 @@ def test_one_person_alone_has_no_negative_and_adds_nothing() -> None:
     image, text = features(3)
     drawn = hard_negatives(image, text, torch.zeros(3, dtype=torch.long), torch.rand(2, 3), temperature=1.0)
     assert not drawn.found.any()
+    assert drawn.image.tolist() == drawn.text.tolist() == [0, 1, 2]
     logits = torch.randn(3, 3, 2, requires_grad=True)
     loss = itm_loss(*logits, found=drawn.found)
     loss.backward()

@@ -20,7 +20,7 @@ class HardNegatives(NamedTuple):
     Attributes:
         image: (N,) int64 row of the image that is put beside text i.
         text: (N,) int64 row of the text that is put beside image i.
-        found: (N,) bool, False where everybody in reach is the same person; `image` and `text` mean nothing there.
+        found: (N,) bool, False where everybody in reach is the same person; `image` and `text` are the own row there.
     """
 
     image: Tensor
@@ -63,15 +63,17 @@ def hard_negatives(
         raise ValueError(f"uniforms must be (2, {len(image)}), got {tuple(uniforms.shape)}")
     if group is not None and group < 1:
         raise ValueError(f"group must be >= 1, got {group}")
-    block = torch.arange(len(image), device=image.device) // (group or len(image))
+    row = torch.arange(len(image), device=image.device)
+    block = row // (group or len(image))
     in_reach = block[:, None] == block[None, :]
     candidate = in_reach & (identity[:, None] != identity[None, :])
     logits = cosine(image, text) / temperature
+    found = candidate.any(dim=1)
     drawn_image, drawn_text = (
         _draw(F.softmax(scores.masked_fill(~in_reach, -torch.inf), dim=1), candidate, draw)
         for scores, draw in ((logits.T, uniforms[0]), (logits, uniforms[1]))
     )
-    return HardNegatives(drawn_image, drawn_text, candidate.any(dim=1))
+    return HardNegatives(torch.where(found, drawn_image, row), torch.where(found, drawn_text, row), found)
 
 
 def _draw(share: Tensor, candidate: Tensor, uniform: Tensor) -> Tensor:

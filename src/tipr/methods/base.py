@@ -102,6 +102,7 @@ class StepContext:
         total_steps: optimiser steps of the whole run.
         gather: (b, ...) rows of this process -> (W*b, ...) rows of all, differentiable. Because DDP averages
             gradients over processes and this gather's backward sums them, a loss over gathered rows needs no factor.
+        rank: of this process, from 0; its rows are the rank-th share of gathered ones.
         process_count: W; DDP divides the summed gradients by it, so a loss over LOCAL rows that should be a mean
             over the global batch is `local_sum / global_count * process_count`.
         reduce_sum: sum of a detached () tensor over all processes.
@@ -111,6 +112,7 @@ class StepContext:
     step: int = 0
     total_steps: int = 1
     gather: Callable[[Tensor], Tensor] = keep
+    rank: int = 0
     process_count: int = 1
     reduce_sum: Callable[[Tensor], Tensor] = keep
 
@@ -155,6 +157,8 @@ class Method(nn.Module, ABC):
         uses_mlm: whether a batch must carry masked captions and their labels.
         uses_perturbed_view: whether a batch of pairs must carry the perturbed view; its `Config` then has `views`.
         uses_patch_mask: whether a batch in two languages must carry a mask of patches.
+        learns_log_scale: whether a learnable temperature is kept as `LEARNT_SCALE`; a method that keeps it in another
+            way has its own `temperature`.
         notices: what an importer found absent or left out; empty for a method that was not imported.
     """
 
@@ -166,6 +170,7 @@ class Method(nn.Module, ABC):
     uses_mlm: bool
     uses_perturbed_view: bool = False
     uses_patch_mask: bool = False
+    learns_log_scale: ClassVar[bool] = True
     notices: tuple[str, ...] = ()
 
     def __init__(self, config: MethodConfig, encoder: Encoder) -> None:
@@ -173,7 +178,7 @@ class Method(nn.Module, ABC):
         self.config = config
         self.encoder = encoder
         self.uses_mlm = False
-        if config.learnable_temperature:
+        if config.learnable_temperature and self.learns_log_scale:
             self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     @classmethod

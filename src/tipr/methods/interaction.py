@@ -181,3 +181,27 @@ class MlmHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return self.fc(self.ln(quick_gelu(self.dense(x))))  # type: ignore[no-any-return]
+
+
+class TextHead(nn.Module):
+    """Fused text tokens -> scores over the vocabulary: linear, GELU, LayerNorm, word table (BERT's head).
+
+    Args:
+        words: (V, W) table that the output layer is tied to, or starts as a copy of.
+        tied: whether the output layer is that table itself.
+    """
+
+    def __init__(self, words: nn.Embedding, *, tied: bool) -> None:
+        super().__init__()
+        width = words.embedding_dim
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
+        self.decoder = None if tied else nn.Parameter(words.weight.detach().clone())
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """(K, W) fused tokens and the (V, W) word table -> (K, V)."""
+        hidden = self.norm(F.gelu(self.dense(states)))
+        return F.linear(hidden, words if self.decoder is None else self.decoder, self.bias)

@@ -171,6 +171,7 @@ class Loop:
         context = StepContext(
             total_steps=self.total,
             gather=environment.gather if several else keep,
+            rank=run.fabric.global_rank,
             process_count=run.fabric.world_size,
             reduce_sum=environment.reduce_sum if several else keep,
         )
