@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -22,6 +23,8 @@ from tipr.data.images import (
     CLIP_MEAN,
     CLIP_STD,
     HINTS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     ImageProblem,
     Preprocessing,
     capture_time,
@@ -327,3 +330,17 @@ def test_thumbnail_is_a_small_jpeg() -> None:
 def test_reading_does_not_import_torch() -> None:
     code = "import sys, tipr.data.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_bicubic_resizing_is_that_of_the_imaging_library_and_travels_with_the_model() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((14, 28), Image.Resampling.BICUBIC), np.int64)
+    assert np.abs(resize(pixels, (28, 14), "bicubic") - expected).max() <= 1
+    assert np.abs(resize(pixels, (28, 14)) - expected).max() > 5
+    preprocessing = Preprocessing((28, 14), IMAGENET_MEAN, IMAGENET_STD, "bicubic")
+    assert Preprocessing.from_json(json.loads(json.dumps(preprocessing.to_json()))) == preprocessing
+    assert "interpolation" not in Preprocessing((28, 14)).to_json()
+    found = preprocessing.pixels([Image.fromarray(pixels)])[0].permute(1, 2, 0)
+    assert np.array_equal(found, resize(pixels, (28, 14), "bicubic"))
+    with pytest.raises(ConfigError, match="interpolation must be bilinear or bicubic, not 'nearest'"):
+        Preprocessing.from_json({**preprocessing.to_json(), "interpolation": "nearest"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -131,8 +131,21 @@ def jitter(
     return gain[:, :, None, None], lift.astype(np.float32)[:, :, None, None]
 
 
+class Erasing(Protocol):
+    """Probability and ranges of erasing; see `Augmentation`."""
+
+    @property
+    def erase(self) -> float: ...
+
+    @property
+    def erase_area(self) -> tuple[float, float]: ...
+
+    @property
+    def erase_aspect(self) -> tuple[float, float]: ...
+
+
 def rectangles(
-    draws: NDArray[np.float64], config: Augmentation, size: Sequence[int]
+    draws: NDArray[np.float64], config: Erasing, size: Sequence[int]
 ) -> list[tuple[int, int, int, int, int]]:
     """Which rectangle of which sample is erased.
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import simplejpeg
@@ -38,6 +38,10 @@ MAX_PIXELS = 50_000_000
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel statistics of CLIP's training images, for pixels in [0, 1]."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Those of ImageNet."""
+Interpolation = Literal["bilinear", "bicubic"]
 
 HINTS = {
     "missing": "check the path",
@@ -277,12 +281,15 @@ def _scale_deep(name: str, pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.rint(pixels.astype(np.float64) * (255.0 / whole)).astype(np.uint8)
 
 
-def resize(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize with antialiased bilinear filtering.
+def resize(
+    image: Image.Image | NDArray[np.uint8], size: tuple[int, int], interpolation: Interpolation = "bilinear"
+) -> NDArray[np.uint8]:
+    """Resize with antialiased filtering.
 
     Args:
         image: an RGB image, or (H, W, 3) uint8.
         size: (height, width) to reach.
+        interpolation: "bilinear" or "bicubic".
 
     Returns:
         (height, width, 3) uint8, contiguous.
@@ -296,7 +303,7 @@ def resize(image: Image.Image | NDArray[np.uint8], size: tuple[int, int]) -> NDA
     if pixels.shape[:2] == tuple(size):
         return pixels
     planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    scaled = functional.interpolate(planes, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
+    scaled = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=True, align_corners=False)
     return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
 
 
@@ -326,17 +333,22 @@ class Preprocessing:
         image_size: (height, width) in pixels.
         mean: channel means for pixels in [0, 1].
         std: channel deviations.
+        interpolation: how images are resized for evaluation and search.
     """
 
     image_size: tuple[int, int]
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         if min(self.image_size) < 1:
             raise ConfigError(f"image_size must be two positive integers (height, width), not {self.image_size!r}")
         if min(self.std) <= 0:
             raise ConfigError(f"std must be positive, not {self.std!r}")
+        if self.interpolation not in get_args(Interpolation):
+            allowed = " or ".join(get_args(Interpolation))
+            raise ConfigError(f"interpolation must be {allowed}, not {self.interpolation!r}")
 
     def __call__(self, images: Sequence[Path | str | Image.Image]) -> Tensor:
         """Read where needed, resize and normalise: B images -> (B, 3, H, W) float32.
@@ -354,12 +366,14 @@ class Preprocessing:
         stack = np.empty((len(images), height, width, 3), dtype=np.uint8)
         for position, image in enumerate(images):
             loaded = image.convert("RGB") if isinstance(image, Image.Image) else read_image(image)
-            stack[position] = resize(loaded, self.image_size)
+            stack[position] = resize(loaded, self.image_size, self.interpolation)
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
-    def to_json(self) -> dict[str, list[float] | list[int]]:
-        """A mapping of plain lists for a JSON file."""
-        return {"image_size": list(self.image_size), "mean": list(self.mean), "std": list(self.std)}
+    def to_json(self) -> dict[str, list[float] | list[int] | str]:
+        """A mapping of plain values for a JSON file; bilinear, the rule, is not mentioned."""
+        tree: dict[str, list[float] | list[int] | str]
+        tree = {"image_size": list(self.image_size), "mean": list(self.mean), "std": list(self.std)}
+        return tree if self.interpolation == "bilinear" else {**tree, "interpolation": self.interpolation}
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Preprocessing:
@@ -368,7 +382,7 @@ class Preprocessing:
         Raises:
             ConfigError: a key is missing or unknown, or a value is not allowed.
         """
-        if set(tree) != {"image_size", "mean", "std"}:
+        if set(tree) - {"interpolation"} != {"image_size", "mean", "std"}:
             raise ConfigError(f"preprocessing has the keys {sorted(tree)}; wanted: image_size, mean, std")
         try:
             height, width = tree["image_size"]
@@ -376,7 +390,7 @@ class Preprocessing:
             mean, std = (float(m0), float(m1), float(m2)), (float(s0), float(s1), float(s2))
         except (TypeError, ValueError):
             raise ConfigError("preprocessing: image_size needs 2 numbers, mean and std 3 each") from None
-        return cls((int(height), int(width)), mean, std)
+        return cls((int(height), int(width)), mean, std, tree.get("interpolation", "bilinear"))
 
 
 def thumbnail(image: Image.Image, *, height: int = 160, quality: int = 85) -> bytes:

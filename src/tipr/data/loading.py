@@ -24,9 +24,11 @@ from torch.utils.data import Sampler as KeySampler
 
 from tipr.data.augmentation import CHUNK, DRAWS, Augmentation, augment
 from tipr.data.batch import IGNORE, BilingualBatch, PairBatch, TrainBatch
-from tipr.data.images import ImageProblem, Preprocessing, normalise, read_image, resize
+from tipr.data.images import ImageProblem, Interpolation, Preprocessing, normalise, read_image, resize
 from tipr.data.masking import CaptionPerturbation, Masking
 from tipr.data.sampling import Rows, Sampler, Stream, share, uniforms
+from tipr.data.two_of_six import DRAWS as TWO_OF_SIX_DRAWS
+from tipr.data.two_of_six import TwoOfSix, two_of_six
 from tipr.data.views import PairViews
 from tipr.errors import DatasetError, TiprError, TrainingError
 
@@ -44,6 +46,7 @@ class ImageStore:
         size: (height, width).
         budget: bytes of memory that may be used; a larger split is read from its files again and again.
         threads: that decode side by side.
+        interpolation: of the resizing.
         progress: called with (done, G) while the memory is filled.
 
     Raises:
@@ -57,10 +60,12 @@ class ImageStore:
         *,
         budget: int,
         threads: int = 1,
+        interpolation: Interpolation = "bilinear",
         progress: Progress | None = None,
     ) -> None:
         self.paths = tuple(paths)
         self.size = size
+        self.interpolation = interpolation
         self._pixels: NDArray[np.uint8] | None = None
         if len(self.paths) * 3 * size[0] * size[1] <= budget:
             self._pixels = self._read_all(threads, progress)
@@ -81,7 +86,7 @@ class ImageStore:
         return np.stack([self._read(self.paths[position]) for position in image_id])
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
-        return resize(read_image(path), self.size).transpose(2, 0, 1)
+        return resize(read_image(path), self.size, self.interpolation).transpose(2, 0, 1)
 
     def _read_all(self, threads: int, progress: Progress | None) -> NDArray[np.uint8]:
         pixels = np.empty((len(self.paths), 3, *self.size), np.uint8)
@@ -130,7 +135,7 @@ class SourceSettings(TypedDict):
     """
 
     sampler: Sampler
-    augmentation: Augmentation
+    augmentation: Augmentation | TwoOfSix
     preprocessing: Preprocessing
     trim: bool
     rank: NotRequired[int]
@@ -154,7 +159,7 @@ class Source(Dataset[BatchT | TiprError], ABC, Generic[BatchT]):
         image_id: Rows,
         *,
         sampler: Sampler,
-        augmentation: Augmentation,
+        augmentation: Augmentation | TwoOfSix,
         preprocessing: Preprocessing,
         trim: bool,
         rank: int = 0,
@@ -201,13 +206,12 @@ class Source(Dataset[BatchT | TiprError], ABC, Generic[BatchT]):
 
     def _augmented(self, pixels: NDArray[np.uint8], epoch: int, rows: Rows, stream: Stream) -> Tensor:
         """(B, 3, H, W) float32 of (B, 3, H, W) uint8 pixels, changed by the draws of their rows."""
-        return augment(
-            pixels,
-            uniforms(self.sampler.seed, epoch, rows, stream, DRAWS),
-            self.augmentation,
-            mean=self.preprocessing.mean,
-            std=self.preprocessing.std,
-        )
+        config, mean, std = self.augmentation, self.preprocessing.mean, self.preprocessing.std
+        if isinstance(config, TwoOfSix):
+            draws = uniforms(self.sampler.seed, epoch, rows, stream, TWO_OF_SIX_DRAWS)
+            return two_of_six(pixels, draws, config, mean=mean, std=std)
+        draws = uniforms(self.sampler.seed, epoch, rows, stream, DRAWS)
+        return augment(pixels, draws, config, mean=mean, std=std)
 
 
 class BatchSource(Source[TrainBatch]):
