@@ -28,6 +28,7 @@ class ClipConfig(Section):
         vocabulary_size: rows of the token table.
         text_pooling: "largest_id": the token with the largest id, which is the end of text in CLIP's vocabulary;
             "last_token": the last one that the mask calls real, for vocabularies whose end token has another id.
+        activation: of the MLPs: "quick_gelu" (OpenAI's weights) or "gelu" (most weights trained since).
         attention: "sdpa" (fused) or "eager" (plain matrix products, slower; for comparisons).
     """
 
@@ -45,6 +46,7 @@ class ClipConfig(Section):
     max_tokens: int = Field(default=77, ge=3)
     vocabulary_size: int = Field(default=49408, ge=4)
     text_pooling: Literal["largest_id", "last_token"] = "largest_id"
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     attention: Literal["sdpa", "eager"] = "sdpa"
 
     @model_validator(mode="after")
@@ -141,7 +143,7 @@ class ClipEncoder(Encoder):
             max_position_embeddings=config.max_tokens,
             bos_token_id=config.vocabulary_size - 2,  # not used; the library warns about ids outside the vocabulary
             eos_token_id=config.vocabulary_size - 1,
-            hidden_act="quick_gelu",
+            hidden_act=config.activation,
             attn_implementation=config.attention,
         )
         vision = CLIPVisionConfig(
@@ -152,7 +154,7 @@ class ClipEncoder(Encoder):
             num_attention_heads=config.heads("vision"),
             image_size=config.patch_size,  # the smallest square; the embeddings are replaced below
             patch_size=config.patch_size,
-            hidden_act="quick_gelu",
+            hidden_act=config.activation,
             attn_implementation=config.attention,
         )
         self.text_model = CLIPTextModel(text)

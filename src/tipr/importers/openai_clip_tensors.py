@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isqrt
+from typing import Literal
 
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class TowerOptions(Section):
         image_size: (height, width); None: 384x128. The position table is resized when its grid is another.
         patch_stride: step between patches; None: the patch size.
         max_tokens: longest caption wanted; None: as in the file. The text position table is resized when it differs.
+        activation: of the MLPs; None: that of the format.
     """
 
     text_heads: int | None = None
@@ -38,6 +40,7 @@ class TowerOptions(Section):
     image_size: tuple[int, int] | None = None
     patch_stride: int | None = None
     max_tokens: int | None = None
+    activation: Literal["quick_gelu", "gelu"] | None = None
 
 
 def block_count(names: Iterable[str], prefix: str) -> int:
@@ -133,6 +136,7 @@ def tower_config(tensors: Mapping[str, Tensor], options: TowerOptions, *, prefix
             embed_dim=projection.shape[1],
             max_tokens=options.max_tokens or positions.shape[0],
             vocabulary_size=text.shape[0],
+            activation=options.activation or "quick_gelu",
         )
     except ValueError as error:
         raise ConfigError(f"{source}: {' '.join(str(error).split())}") from None
