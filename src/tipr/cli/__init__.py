@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "Score a model on a split: R@k, mAP, mINP per language.",
     "ablate": "Train the settings of an ablation with several seeds, and compare them.",
     "analyse": "Look into a run: how true the relations were that it took for granted.",
+    "translate": "Put the captions of a data set into other languages.",
     "data": "Make and check data sets.",
 }
 

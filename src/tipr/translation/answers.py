@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tipr.translation.backends import Answer
-from tipr.translation.records import Journal
+from tipr.translation.records import Journal, read_rows
 
 ANSWERS = "answers.jsonl"
 """File of the answers in the output folder."""
@@ -19,16 +19,17 @@ class AnswerCache:
     """Every answer as it came, kept before it becomes a row: a request that was answered is never made again.
 
     Args:
-        path: the `.jsonl` file; made when it is not there. One process uses it at a time.
+        path: the `.jsonl` file; made with the first answer.
 
     Raises:
-        ConfigError: another process uses it.
         DatasetError: the file is damaged.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._journal = Journal(path, {"holds": "answers by request"})
-        self._answers = {row["key"]: _answer_of(row) for row in self._journal.read()}
+        self.path = Path(path)
+        self._journal: Journal | None = None
+        rows = read_rows(self.path) if self.path.is_file() else ()
+        self._answers = {row["key"]: _answer_of(row) for row in rows}
 
     def __contains__(self, request: str) -> bool:
         return request in self._answers
@@ -38,7 +39,13 @@ class AnswerCache:
         return self._answers.get(request)
 
     def put(self, request: str, answer: Answer) -> None:
-        """Keep an answer that has a text; it is on its way to the disk when this returns."""
+        """Keep an answer that has a text; it is out of this process when this returns.
+
+        Raises:
+            ConfigError: another process writes to the file.
+        """
+        if self._journal is None:
+            self._journal = Journal(self.path, {"holds": "answers by request"})
         if request not in self._answers:
             row = {"text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
             self._journal.append({"key": request, **row})
@@ -46,7 +53,9 @@ class AnswerCache:
 
     def close(self) -> None:
         """Give the file back."""
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
 
 def request_sha256(body: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import deque
@@ -42,6 +43,8 @@ HOPELESS = {
 """Answers after which no other request would fare better."""
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most, unless the server asks for more."""
+LONGEST_QUIET = 600.0
+"""Seconds of quiet that a server may ask for; for more, such as until a daily quota is renewed, the work stops."""
 FAILURES_IN_A_ROW = 10
 """Prompts without an answer, one after the other, after which the endpoint is taken for broken."""
 CHAT = "/chat/completions"
@@ -124,6 +127,7 @@ class Endpoint:
         settings = self.settings
         return {
             "name": self.name,
+            "host": httpx2.URL(settings.url).host,
             "model": settings.model,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
@@ -242,6 +246,8 @@ class Endpoint:
 
     async def _hold(self, asked_for: float, attempt: int) -> None:
         """Wait before the next attempt. What the server asked for holds for all workers: it is about its load."""
+        if asked_for > LONGEST_QUIET:
+            raise EndpointError(f"{self.settings.host} asks for {asked_for:,.0f} seconds of quiet: go on after that")
         if asked_for:
             self._quiet_until = max(self._quiet_until, time.monotonic() + asked_for)
             return
@@ -280,14 +286,15 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float:
     if value is None:
         return 0.0
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return 0.0
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
 def _hand_over(take: Take, places: Sequence[int], answer: Answer) -> None:

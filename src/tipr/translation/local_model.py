@@ -1,0 +1,177 @@
+"""A language model from a local Hugging Face folder as a text backend: nothing is sent anywhere.
+
+Any decoder that transformers knows itself can be used through its own chat template, such as Qwen2.5, Qwen3, Llama 3 or
+Mistral. Refused, each in one line: folders that want to run code of their own, encoder-decoders, quantised weights, and
+weights that are not safetensors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from tipr.errors import ConfigError, WeightsError
+from tipr.translation.backends import Answer, Prompt, Take
+from tipr.translation.model_folder import ModelFolder, offline_transformers, open_model_folder
+
+
+class LocalModel:
+    """A language model on this machine; a `TextBackend` and a `StreamingBackend`. Use `load`.
+
+    Attributes:
+        folder: where the weights came from.
+        batch: prompts at a time: what a kill can cost.
+        max_new_tokens: length of an answer at most.
+    """
+
+    name = "local"
+
+    def __init__(self, folder: ModelFolder, model: Any, tokenizer: Any, *, batch: int, max_new_tokens: int) -> None:
+        self.folder = folder
+        self.batch = batch
+        self.max_new_tokens = max_new_tokens
+        self._model = model
+        self._tokenizer = tokenizer
+        self._sha256 = folder.sha256()
+
+    @classmethod
+    def load(cls, path: Path | str, *, device: str = "cpu", batch: int = 8, max_new_tokens: int = 512) -> Self:
+        """Read a model folder: float32 on a CPU, bfloat16 elsewhere.
+
+        Args:
+            path: folder with `config.json`, safetensors and tokenizer files.
+            device: cpu, cuda or cuda:N.
+            batch: prompts at a time.
+            max_new_tokens: length of an answer at most.
+
+        Raises:
+            ConfigError: the device is not there.
+            WeightsError: the folder is refused (see the module), or is damaged.
+        """
+        folder = open_model_folder(path)
+        place = _device(device)
+        transformers = offline_transformers()
+        _check_kind(folder)
+        where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, padding_side="left", **where)
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder.path,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=torch.float32 if place.type == "cpu" else torch.bfloat16,
+                **where,
+            )
+        except Exception as error:  # transformers and safetensors raise every kind for a damaged folder
+            raise WeightsError(f"cannot load {folder.path}: {' '.join(str(error).split())[:200]}") from None
+        if report["missing_keys"]:
+            raise WeightsError(f"{folder.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:3])}, ...")
+        if tokenizer.pad_token_id is None:  # masked, so any token will do
+            tokenizer.pad_token = tokenizer.eos_token
+        return cls(folder, model.to(place).eval(), tokenizer, batch=batch, max_new_tokens=max_new_tokens)
+
+    def describe(self) -> dict[str, Any]:
+        """See `TextBackend.describe`."""
+        return {
+            "name": self.name,
+            "model": self.folder.path.resolve().name,
+            "model_type": self.folder.model_type,
+            "model_sha256": self._sha256,
+            "max_new_tokens": self.max_new_tokens,
+            "decoding": "greedy",
+        }
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[str]:
+        """See `TextBackend.complete`.
+
+        Raises:
+            ConfigError: a prompt has an image.
+        """
+        answers: dict[int, str] = {}
+        self.stream(prompts, lambda place, answer: answers.__setitem__(place, answer.text or ""))
+        return [answers[place] for place in range(len(prompts))]
+
+    def stream(self, prompts: Sequence[Prompt], take: Take) -> None:
+        """See `StreamingBackend.stream`; `finish_reason` is "length" for an answer that was cut off."""
+        if any(prompt.image is not None for prompt in prompts):
+            raise ConfigError(f"model {self.folder.path.name} reads no pictures: give a vision-language model")
+        for first in range(0, len(prompts), self.batch):
+            for place, answer in enumerate(self._answer(prompts[first : first + self.batch]), start=first):
+                take(place, answer)
+
+    @torch.inference_mode()
+    def _answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        start = time.monotonic()
+        inputs = self._encode([prompt.text for prompt in prompts])
+        rows = self._model.generate(
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # settings of sampling that folders bring along; with greedy decoding they would only be warned of
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )[:, inputs["input_ids"].shape[1] :].tolist()
+        asked = inputs["attention_mask"].sum(dim=1).tolist()
+        ends = self._ends()
+        seconds = time.monotonic() - start
+        answers = []
+        for ids, tokens in zip(rows, asked, strict=True):
+            length = next((place for place, token in enumerate(ids) if token in ends), None)
+            text = self._tokenizer.decode(ids[:length], skip_special_tokens=True)
+            reason = "length" if length is None else "stop"
+            made = len(ids) if length is None else length + 1
+            answers.append(Answer(text.strip(), seconds=seconds, finish_reason=reason, tokens=(tokens, made)))
+        return answers
+
+    def _encode(self, texts: Sequence[str]) -> Any:
+        templated = self._tokenizer.chat_template is not None
+        if templated:
+            texts = [
+                self._tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    enable_thinking=False,  # a variable of some templates; the others do not look at it
+                )
+                for text in texts
+            ]
+        # a chat template writes the start token itself
+        encoded = self._tokenizer(list(texts), padding=True, add_special_tokens=not templated, return_tensors="pt")
+        kept = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        return {name: tensor.to(self._model.device) for name, tensor in kept.items()}
+
+    def _ends(self) -> frozenset[int]:
+        ends = self._model.generation_config.eos_token_id
+        if ends is None:
+            ends = self._tokenizer.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
+def _check_kind(folder: ModelFolder) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if folder.configuration.get("is_encoder_decoder"):
+        raise WeightsError(f"{folder.path} is an encoder-decoder (model type {folder.model_type!r}): give a chat model")
+    if folder.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        own = "wants to run code of its own" if folder.configuration.get("auto_map") else "is no language model"
+        raise WeightsError(
+            f"{folder.path} {own} (model type {folder.model_type!r}), which is refused: give one that "
+            "transformers knows itself, such as Qwen2.5"
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}: use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found; use cpu")
+    return device
