@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from tipr.cli import DONE, SKIPPED, root
+from tipr.cli import DONE, SKIPPED, USAGE, exit_code, root
 from tipr.errors import DatasetError
 from tipr.evaluation import Evaluation
 from tipr.retrieval import Retriever
@@ -188,10 +188,29 @@ def test_trec_run_and_qrels(model: dict, data: Path, tmp_path: Path) -> None:
     assert "en-0 0 images/p_0_1.jpg 1" in (tmp_path / "out.run.qrels").read_text().splitlines()
 
 
+def test_the_overlap_of_the_languages_is_a_table(model: dict, data: Path) -> None:
+    lines = run("m", data, "--quiet", "--draws", 0).stdout.splitlines()
+    title = lines.index("Shared by the first 10 in two languages, % of 20 queries; mean 100.0")
+    assert lines[title + 1].split() == ["English", "German"]
+    assert lines[title + 2].split() == ["English", "100.0"]
+    assert "Shared by" not in run("m", data, "--quiet", "--draws", 0, "--language", "de").stdout
+
+
+def test_reranking_needs_a_model_that_can(model: dict, data: Path) -> None:
+    result = run("some/model", data, "--rerank", 256)
+    assert str(result.exception) == (
+        "model some/model cannot rerank: its encoder 'Fake' has no match head; encoders with one: beit_xlmr"
+    )
+    assert exit_code(result.exception) == USAGE
+    result = run("m", data, "--tail", "constant")
+    assert str(result.exception) == "--tail needs --rerank K"
+    assert exit_code(result.exception) == USAGE
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "cuhk"], "--dataset 'cuhk'; allowed: manifest, synthetic"),
+        (["--dataset", "cuhk"], "--dataset 'cuhk'; allowed: "),
         (["--split", "night"], "unknown split 'night'; allowed: train, val, test"),
         (["--split", "val"], "no record of split 'val'"),
         (["--language", "zh"], "no captions in 'zh'; languages there: en, de"),
