@@ -15,7 +15,15 @@ from tipr.importers import IMPORTERS, read
 from tipr.methods import Method
 
 pytestmark = pytest.mark.usefixtures("foreign_files_read_here")
-NOT_IMPORTERS = {"__init__", "bi_irra_names", "foreign_files", "foreign_reader", "openai_clip_tensors"}
+NOT_IMPORTERS = {
+    "__init__",
+    "bi_irra_names",
+    "foreign_files",
+    "foreign_reader",
+    "model_folder",
+    "official",
+    "openai_clip_tensors",
+}
 
 every_format = pytest.mark.parametrize("name", IMPORTERS)
 

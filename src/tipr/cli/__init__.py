@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 from typing import Any
@@ -34,6 +35,7 @@ COMMANDS = {
     "analyse": "Look into a run: how true the relations were that it took for granted.",
     "translate": "Put the captions of a data set into other languages.",
     "data": "Make and check data sets.",
+    "import": "Make a model folder from published weights.",
 }
 
 
@@ -52,7 +54,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"tipr.cli.{name}").command
+        module = f"{name}_" if keyword.iskeyword(name) else name
+        command: click.Command = importlib.import_module(f"tipr.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

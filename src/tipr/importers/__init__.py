@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tipr.errors import ConfigError
+from tipr.importers.huggingface_clip import read_huggingface_clip
 from tipr.importers.irra import read_irra
+from tipr.importers.open_clip import read_open_clip
+from tipr.importers.openai_clip import read_openai_clip
 from tipr.methods.base import Method
 
 
@@ -21,7 +24,10 @@ class Importer(Protocol):
 
 
 IMPORTERS: dict[str, Importer] = {
+    "huggingface_clip": read_huggingface_clip,
     "irra": read_irra,
+    "open_clip": read_open_clip,
+    "openai_clip": read_openai_clip,
 }
 """Format -> function that reads a checkpoint into a method in evaluation mode."""
 
@@ -33,9 +39,9 @@ def read(
 
     Args:
         format: key of `IMPORTERS`.
-        path: the checkpoint file.
-        config: what tensors cannot tell, as a mapping or a YAML file: `text_heads`, `vision_heads`, `fusion_heads`
-            (default width / 64), `image_size` (default 384x128, a 24x8 grid), `mask_id`, `max_tokens`.
+        path: the checkpoint file, or folder for `huggingface_clip`.
+        config: what the file cannot tell, as a mapping or a YAML file; the format's function lists its settings, such
+            as `image_size` (default 384x128 for CLIP, a 24x8 grid), `max_tokens`, or heads (default width / 64).
         unconfined: read in an ordinary child process, for a machine whose kernel offers no confinement.
 
     Returns:
