@@ -64,7 +64,7 @@ def describe(error: ValidationError) -> str:
     """All defects of a validation error in one line: `key.path: what is wrong (got ...)`."""
     parts = []
     for defect in error.errors(include_url=False):
-        key = ".".join(str(part) for part in defect["loc"]) or "(top level)"
+        key = ".".join(str(part) for part in defect["loc"] if part != "") or "(top level)"
         text = "unknown key" if defect["type"] == "extra_forbidden" else defect["msg"]
         text = " ".join(text.removeprefix("Value error, ").split())
         # a rule between values is broken by a whole section: repeating it would bury what is wrong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -34,10 +34,12 @@ class Encoder(nn.Module, ABC):
         max_tokens: longest text, special tokens included.
         vocabulary_size: rows of the token embedding.
         can_rerank: whether it has a match head over both modalities, for a second stage of search.
+        ADAPTABLE: settings in which `adapted` may differ.
     """
 
     name: ClassVar[str]
     can_rerank: ClassVar[bool] = False
+    ADAPTABLE: ClassVar[frozenset[str]] = frozenset({"vocabulary_size"})
     embed_dim: int
     image_size: tuple[int, int]
     max_tokens: int
@@ -50,6 +52,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """Encode (B, L) int64 token ids; `mask` is (B, L) bool, True at real tokens; L <= `max_tokens`."""
+
+    def adapted(self, config: Any) -> Encoder:
+        """An encoder of the same weights under settings that differ in `ADAPTABLE` alone."""
+        return self
 
     @property
     def width(self) -> int:

@@ -140,6 +140,10 @@ class BeitXlmrEncoder(Encoder):
     name: ClassVar[str] = "beit_xlmr"
     Config: ClassVar[type[BeitXlmrConfig]] = BeitXlmrConfig
     can_rerank: ClassVar[bool] = True
+    ADAPTABLE: ClassVar[frozenset[str]] = frozenset(
+        {"vocabulary_size", "pad_id", "target_languages", "drop_path", "hidden_dropout", "attention_dropout"}
+        | {"attention"}
+    )
 
     def __init__(self, config: BeitXlmrConfig) -> None:
         super().__init__()
@@ -180,6 +184,21 @@ class BeitXlmrEncoder(Encoder):
     def build(cls, config: BeitXlmrConfig) -> Self:
         """A freshly initialised encoder; published weights come through an importer."""
         return cls(config)
+
+    def adapted(self, config: BeitXlmrConfig) -> BeitXlmrEncoder:
+        """The same weights with other target languages, dropout or attention kernels.
+
+        A language that had no projection of its own gets a copy of the source's, which is what it used before.
+        """
+        weights = self.state_dict()
+        own = {name: value for name, value in weights.items() if not name.startswith("target_projections.")}
+        for language in config.target_languages:
+            old = f"target_projections.{language}" if language in self.target_projections else "text_projection"
+            for part in ("weight", "bias"):
+                own[f"target_projections.{language}.{part}"] = weights[f"{old}.{part}"]
+        encoder = type(self)(config)
+        encoder.load_state_dict(own)
+        return encoder
 
     @property
     def width(self) -> int:

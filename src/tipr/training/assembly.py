@@ -14,10 +14,8 @@ from torch import Tensor
 
 from tipr.data.datasets import DATASETS
 from tipr.data.images import Preprocessing
-from tipr.data.loading import BatchSource, Captions, ImageStore, PairSource, Source, SourceSettings
-from tipr.data.masking import CaptionPerturbation, Masking
-from tipr.data.samples import Pairs, Queries, Split
-from tipr.data.sampling import IdentitySampler, RandomSampler, Rows, Sampler
+from tipr.data.loading import Source
+from tipr.data.samples import Pairs, Split
 from tipr.encoders import ENCODERS, Encoder
 from tipr.encoders.tokenizers import TOKENIZERS, SubwordTokenizer, Tokenizer, load_tokenizer
 from tipr.errors import ConfigError, DatasetError, WeightsError
@@ -28,13 +26,13 @@ from tipr.training import environment
 from tipr.training.checkpoint import reported
 from tipr.training.features import pair_features
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
-from tipr.training.run_config import IdentitySampling, RunConfig, SubwordTokenizerConfig
+from tipr.training.run_config import PreprocessingConfig, RunConfig, SubwordTokenizerConfig
+from tipr.training.sources import Note, Share, build_source, read_images, tokenise
 from tipr.training.validation import Validation
 
 TOKENIZER = "tokenizer"
 """Folder below the run folder."""
 Progress = Callable[[int, int], None]
-Note = Callable[[str], None]
 
 
 @dataclass
@@ -85,6 +83,12 @@ class Run:
             return self.config.max_steps
         assert self.config.epochs is not None
         return sum(self.source.length(epoch) for epoch in range(1, self.config.epochs + 1))
+
+    @property
+    def warmup_steps(self) -> int | None:
+        """Length of a warm-up that is given in epochs; None: the schedule has it in its own unit."""
+        epochs = self.config.schedule.warmup_epochs
+        return None if epochs is None else sum(self.source.length(epoch) for epoch in range(1, epochs + 1))
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of a forward pass."""
@@ -140,13 +144,13 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     environment.seed_all(config.seed)
     base = None if config.start_from is None else Retriever.load(config.start_from)
     tokenizer = _tokenizer(config, train, fabric) if base is None else base.tokenizer
-    if base is None:
-        settings = config.encoder.model_copy(update={"vocabulary_size": tokenizer.vocabulary_size})
-        encoder: Encoder = cast(Any, ENCODERS[settings.name]).build(settings)
-        preprocessing = Preprocessing(image_size=encoder.image_size)
+    settings = _encoder_settings(config, tokenizer)
+    encoder = cast(Any, ENCODERS[settings.name]).build(settings) if base is None else _start(config, base, settings)
+    encoder.train()
+    if config.preprocessing is not None or base is None:
+        preprocessing = (config.preprocessing or PreprocessingConfig()).at(encoder.image_size)
     else:
-        encoder, preprocessing = base.encoder.train(), base.preprocessing
-        _check_start(config, encoder)
+        preprocessing = base.preprocessing
     facts = TrainingFacts(
         pairs=len(train),
         mask_id=tokenizer.mask_id,
@@ -171,7 +175,8 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
         config.optimizer,
         device=fabric.device,
     )
-    source = _source(config, fabric, train, tokenizer, preprocessing, method=method, note=note)
+    share = Share(fabric.global_rank, fabric.world_size)
+    source = build_source(config, train, tokenizer, preprocessing, method=method, share=share, note=note)
     module, stepper = fabric.setup(method, optimizer, move_to_device=False)
     return Run(
         config=config,
@@ -257,87 +262,26 @@ def _tokenizer(config: RunConfig, train: Split | Pairs, fabric: Any) -> Tokenize
     return load_tokenizer(folder)
 
 
-def _check_start(config: RunConfig, encoder: Encoder) -> None:
-    """See that the weights to start from have the configured shape."""
-    given: Any = encoder
-    wanted, found = config.encoder.model_dump(), given.config.model_dump()
-    different = sorted(key for key in wanted if key != "vocabulary_size" and wanted.get(key) != found.get(key))
+def _encoder_settings(config: RunConfig, tokenizer: Tokenizer) -> Any:
+    """The encoder's section with what the tokenizer decides."""
+    known = {"vocabulary_size": tokenizer.vocabulary_size, "pad_id": tokenizer.pad_id}
+    return config.encoder.model_copy(
+        update={key: value for key, value in known.items() if key in type(config.encoder).model_fields}
+    )
+
+
+def _start(config: RunConfig, base: Retriever, settings: Any) -> Encoder:
+    """The encoder to start from under the settings of the run.
+
+    Raises:
+        WeightsError: its weights are not those of the configured encoder.
+    """
+    wanted, found = settings.model_dump(), cast(Any, base.encoder).config.model_dump()
+    free = base.encoder.ADAPTABLE
+    different = sorted(key for key in wanted if key not in free and wanted[key] != found.get(key))
     if different:
         raise WeightsError(f"start_from {config.start_from} has another encoder: {', '.join(different)} differ")
-
-
-def _captions(tokenizer: Tokenizer, captions: Sequence[str]) -> Captions:
-    ids, mask = tokenizer.encode(captions)
-    return Captions(ids, mask)
-
-
-def _images(config: RunConfig, name: str, split: Split | Pairs, size: tuple[int, int], note: Note) -> ImageStore:
-    note(f"reading {len(split.images):,} images of split {name!r}")
-    threads = config.threads or torch.get_num_threads()
-    store = ImageStore(split.images, size, budget=int(config.data.memory_gib * 2**30), threads=threads)
-    if not store.cached:
-        note(f"split {name!r} does not fit into data.memory_gib {config.data.memory_gib}: files are read anew")
-    return store
-
-
-def _sampler(config: RunConfig, identity: Rows | None, image_id: Rows) -> Sampler:
-    common: dict[str, Any] = {
-        "batch_size": config.data.batch_size,
-        "seed": config.seed,
-        "unit": config.data.epoch_unit,
-    }
-    if isinstance(config.sampler, IdentitySampling):
-        return IdentitySampler(identity, image_id, per_identity=config.sampler.per_identity, **common)
-    return RandomSampler(identity, image_id, drop_last=config.sampler.drop_last, **common)
-
-
-def _source(
-    config: RunConfig,
-    fabric: Any,
-    train: Split | Pairs,
-    tokenizer: Tokenizer,
-    preprocessing: Preprocessing,
-    *,
-    method: Method,
-    note: Note,
-) -> Source[Any]:
-    rows = train if isinstance(train, Pairs) else train.queries()
-    settings: SourceSettings = {
-        "sampler": _sampler(config, rows.identity if isinstance(rows, Queries) else None, rows.image_id),
-        "augmentation": config.augmentation,
-        "preprocessing": preprocessing,
-        "trim": config.trims,
-        "rank": fabric.global_rank,
-        "processes": fabric.world_size,
-    }
-    images = _images(config, "train", train, preprocessing.image_size, note)
-    captions = _captions(tokenizer, rows.captions)
-    source: Source[Any]
-    if isinstance(rows, Pairs):
-        views = config.method.views
-        perturbation = CaptionPerturbation(tokenizer.mask_id, tokenizer.maskable, views.mask_ratio, views.text_mask)
-        source = PairSource(
-            images,
-            captions,
-            rows.image_id,
-            views=views,
-            perturbation=perturbation if method.uses_perturbed_view else None,
-            **settings,
-        )
-    else:
-        masking = Masking(tokenizer.mask_id, tokenizer.maskable, config.data.mlm_probability)
-        source = BatchSource(
-            images,
-            captions,
-            rows.identity,
-            rows.image_id,
-            masking=masking if method.uses_mlm else None,
-            captions_per_image=config.data.captions_per_image,
-            **settings,
-        )
-    if not source.length(1):
-        raise ConfigError(f"data.batch_size {config.data.batch_size}: an epoch of {len(train)} samples has no batch")
-    return source
+    return base.encoder.adapted(settings)
 
 
 def _validation(
@@ -352,8 +296,10 @@ def _validation(
         raise DatasetError(f"selection.split {name}: {error} (selection.split: last needs none)") from None
     return Validation(
         split,
-        _images(config, name, split, preprocessing.image_size, lambda text: None),
-        _captions(tokenizer, _texts(split)),
+        read_images(
+            config, name, split, preprocessing.image_size, lambda text: None, interpolation=preprocessing.interpolation
+        ),
+        tokenise(tokenizer, _texts(split)),
         preprocessing=preprocessing,
         batch_size=config.selection.batch_size,
         device=device,

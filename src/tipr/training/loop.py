@@ -24,9 +24,10 @@ from tipr.errors import TrainingError
 from tipr.methods import StepContext, StepOutput
 from tipr.methods.base import keep
 from tipr.training import checkpoint, environment, relations
-from tipr.training.assembly import Note, Progress, Run
+from tipr.training.assembly import Progress, Run
 from tipr.training.journal import Journal
 from tipr.training.optim import rate_factor, set_rate
+from tipr.training.sources import Note
 from tipr.training.validation import Scores
 
 CHECKPOINTS = "checkpoints"
@@ -150,6 +151,7 @@ class Loop:
         self.run, self.state, self.journal = run, state, journal
         self._progress, self._note = progress, note
         self.total = run.total_steps
+        self._warmup = run.warmup_steps
         self._readings = Readings(run.fabric.world_size)
         self._losses: dict[str, float] = {}
         self._since = time.monotonic()
@@ -217,7 +219,7 @@ class Loop:
     def _set_rate(self) -> None:
         schedule, state = self.run.config.schedule, self.state
         if schedule.unit == "step":
-            factor = rate_factor(schedule, done=state.step, total=self.total)
+            factor = rate_factor(schedule, done=state.step, total=self.total, warmup=self._warmup)
         else:
             factor = rate_factor(schedule, done=state.epoch - 1, total=self.run.config.epochs or state.epoch)
         set_rate(self.run.optimizer, factor)

@@ -53,23 +53,26 @@ def build_optimizer(groups: list[Group], config: Optimizer, *, device: torch.dev
     return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
-def rate_factor(config: Schedule, *, done: int, total: int) -> float:
-    """Factor on the base learning rate (irra.md 7).
+def rate_factor(config: Schedule, *, done: int, total: int, warmup: int | None = None) -> float:
+    """Factor on the base learning rate (irra.md 7, bi-irra.md 6).
 
-    With k units done, W of warm-up and E in all: k < W gives s (1 - k/W) + k/W from the start factor s; later
-    f + (1 - f) (1 + cos(pi (k - W) / (E - W))) / 2 down to the final factor f.
+    With k units done, W of warm-up and E in all: k < W gives s (1 - k/W) + k/W from the start factor s, or with
+    W - 1 for W where the warm-up is inclusive; later f + (1 - f) (1 + cos(pi (k - W) / (E - W))) / 2 down to the final
+    factor f.
 
     Args:
         config: the schedule.
         done: k, units (epochs or steps) completed before the current one.
         total: E, units of the whole run.
+        warmup: W; None: that of the schedule.
     """
-    if done < config.warmup:
-        share = done / config.warmup
+    warmup = config.warmup if warmup is None else warmup
+    if done < warmup:
+        share = done / (max(1, warmup - 1) if config.warmup_inclusive else warmup)
         return config.warmup_start * (1 - share) + share
-    if config.kind == "constant" or total <= config.warmup:
+    if config.kind == "constant" or total <= warmup:
         return 1.0
-    share = min(1.0, (done - config.warmup) / (total - config.warmup))
+    share = min(1.0, (done - warmup) / (total - warmup))
     return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * share))
 
 

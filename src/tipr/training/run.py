@@ -17,13 +17,14 @@ from tipr import config as configuration
 from tipr.errors import ConfigError, TiprError, TrainingError
 from tipr.retrieval import Retriever
 from tipr.training import checkpoint, environment, relations
-from tipr.training.assembly import TOKENIZER, Note, Progress, Run, assemble
+from tipr.training.assembly import TOKENIZER, Progress, Run, assemble
 from tipr.training.card import card_facts, data_facts, learning_history, write_card
 from tipr.training.checkpoint import reported
 from tipr.training.journal import Journal, set_status
 from tipr.training.journal import read as read_journal
 from tipr.training.loop import CHECKPOINTS, Interrupt, Loop, TrainState, restore_state
 from tipr.training.run_config import RunConfig
+from tipr.training.sources import Note
 from tipr.training.validation import Scores
 
 CONFIG = "config.yaml"

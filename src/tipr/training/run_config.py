@@ -7,23 +7,47 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from tipr.config import Section
 from tipr.data.augmentation import Augmentation
-from tipr.data.batch import PairBatch
+from tipr.data.batch import BilingualBatch, PairBatch
 from tipr.data.datasets import DATASETS
+from tipr.data.images import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocessing
 from tipr.data.samples import LANGUAGES
 from tipr.data.sampling import EpochUnit
+from tipr.data.two_of_six import TwoOfSix
 from tipr.encoders import ENCODERS
 from tipr.methods import METHODS
+
+
+def _augmentation_kind(given: Any) -> str:
+    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
+    return "" if kind is None else str(kind)
+
 
 if TYPE_CHECKING:
     EncoderConfig = Any
     MethodConfig = Any
+    AugmentationConfig = Augmentation | TwoOfSix
 else:  # one section of each table entry, told apart by `name`
     EncoderConfig = Annotated[reduce(or_, (kind.Config for kind in ENCODERS.values())), Field(discriminator="name")]
     MethodConfig = Annotated[reduce(or_, (kind.Config for kind in METHODS.values())), Field(discriminator="name")]
+
+    # The first has no `kind`, so that older files of runs stay valid; its empty tag stays out of error messages.
+    AugmentationConfig = Annotated[
+        Annotated[Augmentation, Tag("")] | Annotated[TwoOfSix, Tag("two_of_six")],
+        Discriminator(_augmentation_kind),
+    ]
 
 
 class SubwordTokenizerConfig(Section):
@@ -103,6 +127,24 @@ class Data(Section):
         return self
 
 
+class PreprocessingConfig(Section):
+    """From image files to what the encoder takes; stored with the model.
+
+    Attributes:
+        statistics: of the normalisation: "clip" or "imagenet".
+        interpolation: of images that are searched or evaluated; training images are resized bilinearly.
+    """
+
+    statistics: Literal["clip", "imagenet"] = "clip"
+    interpolation: Interpolation = "bilinear"
+
+    def at(self, image_size: tuple[int, int]) -> Preprocessing:
+        """The preprocessing for images of a size."""
+        clip = self.statistics == "clip"
+        mean, std = (CLIP_MEAN, CLIP_STD) if clip else (IMAGENET_MEAN, IMAGENET_STD)
+        return Preprocessing(image_size, mean, std, self.interpolation)
+
+
 class RandomSampling(Section):
     """A new permutation every epoch.
 
@@ -159,6 +201,9 @@ class Schedule(Section):
         kind: "cosine", or "constant" after the warm-up.
         unit: "epoch": one value for each epoch, as published; "step": a new value every step, for short runs.
         warmup: W, in units of `unit`.
+        warmup_epochs: length of the warm-up in epochs, instead of `warmup`; for `unit: step`.
+        warmup_inclusive: the last step of the warm-up has the full rate already, so that the peak comes twice
+            (Bi-IRRA); else the first step after it does.
         warmup_start: factor at the start of the warm-up.
         final: factor that the cosine falls to.
     """
@@ -166,8 +211,16 @@ class Schedule(Section):
     kind: Literal["cosine", "constant"] = "cosine"
     unit: Literal["epoch", "step"] = "epoch"
     warmup: NonNegativeInt = 5
+    warmup_epochs: PositiveInt | None = None
+    warmup_inclusive: bool = False
     warmup_start: float = Field(default=0.1, ge=0, le=1)
     final: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _epochs_for_steps(self) -> Self:
+        if self.warmup_epochs is not None and self.unit != "step":
+            raise ValueError("warmup_epochs needs unit: step; with unit: epoch set warmup")
+        return self
 
 
 class Selection(Section):
@@ -212,7 +265,9 @@ class RunConfig(Section):
     Attributes:
         out: the run folder.
         method, encoder, tokenizer, data, augmentation, sampler, optimizer, schedule, selection, checkpoints: sections.
-        start_from: model folder (or "demo") that gives first weights and tokenizer; None: from scratch.
+        preprocessing: None: that of `start_from`, or its defaults.
+        start_from: model folder (or "demo") that gives first weights and tokenizer; None: from scratch. Languages in
+            `encoder.target_languages` that it has no projection for get a copy of its source language's.
         epochs: length of the run; or
         max_steps: length of the run in optimiser steps. Exactly one of the two.
         max_minutes: stop early after this time, all sessions of the run together; the card then says so.
@@ -232,7 +287,8 @@ class RunConfig(Section):
     encoder: EncoderConfig
     tokenizer: TokenizerConfig
     data: Data
-    augmentation: Augmentation = Augmentation()
+    preprocessing: PreprocessingConfig | None = None
+    augmentation: AugmentationConfig = Augmentation()
     sampler: Annotated[RandomSampling | IdentitySampling, Field(discriminator="name")] = RandomSampling()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -286,6 +342,38 @@ class RunConfig(Section):
         if tokens is not None and tokens > self.encoder.max_tokens:
             raise ValueError(f"tokenizer.max_tokens {tokens} is above encoder.max_tokens {self.encoder.max_tokens}")
         return self
+
+    @model_validator(mode="after")
+    def _languages_fit(self) -> Self:
+        name, targets = self.method.name, getattr(self.encoder, "target_languages", None)
+        if self.precision == "reference_half" and targets is not None:
+            raise ValueError(f"precision reference_half is not for encoder.name {self.encoder.name}: use bf16")
+        if not self.bilingual:
+            if targets:
+                raise ValueError(
+                    f"encoder.target_languages {', '.join(targets)}: method {name} trains one projection for all "
+                    "languages, set [] (a run of bi_irra can start from it all the same)"
+                )
+            return self
+        if targets is None:
+            raise ValueError(f"method {name} needs encoder.name: beit_xlmr, not {self.encoder.name}")
+        if not targets:
+            raise ValueError(f"encoder.target_languages: method {name} needs at least one")
+        wanted = (self.encoder.source_language, *targets)
+        if set(self.data.languages or ()) != set(wanted):
+            given = ", ".join(self.data.languages or ()) or "none"
+            raise ValueError(
+                f"data.languages must be those of the encoder, source_language and target_languages: "
+                f"{', '.join(wanted)}; named: {given}"
+            )
+        if self.data.captions_per_image > 1:
+            raise ValueError(f"data.captions_per_image {self.data.captions_per_image}: method {name} takes 1 only")
+        return self
+
+    @property
+    def bilingual(self) -> bool:
+        """Whether the method learns from captions in two languages at a time."""
+        return METHODS[self.method.name].batch is BilingualBatch
 
     @property
     def bare_pairs(self) -> bool:
