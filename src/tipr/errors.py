@@ -60,9 +60,9 @@ class GalleryCorrupt(GalleryError):
 
 
 class MissingExtra(TiprError):
-    """An optional package is not installed."""
+    """An optional package is not installed; `install` is for one that cannot share an environment with `tipr`."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f'{package} is not installed: run  pip install "tipr[{extra}]"')
+    def __init__(self, package: str, extra: str, *, install: str | None = None) -> None:
+        super().__init__(f"{package} is not installed: run  " + (install or f'pip install "tipr[{extra}]"'))
         self.package = package
         self.extra = extra
