@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 DATA = Path(__file__).parents[1] / "data"
 IRRA = DATA / "golden_irra" / "tiny.pth"
+BI_IRRA = DATA / "golden_bi_irra"
 
 
 def clip_tensors() -> dict[str, Tensor]:
@@ -62,11 +64,25 @@ def huggingface_clip(folder: Path) -> Path:
     return folder / "pytorch_model.bin"
 
 
+def bi_irra(folder: Path) -> Path:
+    """What the released training writes."""
+    return Path(shutil.copy(BI_IRRA / "tiny_finetuned.pth", folder / "checkpoint_best_zh.pth"))
+
+
+def x2vlm(folder: Path) -> Path:
+    """The same under the names of pretraining."""
+    tensors = runpy.run_path(str(BI_IRRA / "pretraining_layout.py"))["pretraining"]()
+    torch.save({"model": tensors}, folder / "cclm_x2vlm_base.th")
+    return folder / "cclm_x2vlm_base.th"
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
+    "bi_irra": bi_irra,
     "huggingface_clip": huggingface_clip,
     "irra": irra,
     "open_clip": open_clip,
     "openai_clip": openai_clip,
+    "x2vlm": x2vlm,
 }
 """Format -> function that writes a checkpoint into a folder and returns the file with its tensors."""
 FOLDERS = {"huggingface_clip"}

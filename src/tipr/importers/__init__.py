@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tipr.errors import ConfigError
+from tipr.importers.bi_irra import read_bi_irra
 from tipr.importers.huggingface_clip import read_huggingface_clip
 from tipr.importers.irra import read_irra
 from tipr.importers.open_clip import read_open_clip
 from tipr.importers.openai_clip import read_openai_clip
+from tipr.importers.x2vlm import read_x2vlm
 from tipr.methods.base import Method
 
 
@@ -24,10 +26,12 @@ class Importer(Protocol):
 
 
 IMPORTERS: dict[str, Importer] = {
+    "bi_irra": read_bi_irra,
     "huggingface_clip": read_huggingface_clip,
     "irra": read_irra,
     "open_clip": read_open_clip,
     "openai_clip": read_openai_clip,
+    "x2vlm": read_x2vlm,
 }
 """Format -> function that reads a checkpoint into a method in evaluation mode."""
 
