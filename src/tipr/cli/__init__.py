@@ -35,6 +35,7 @@ COMMANDS = {
     "analyse": "Look into a run: how true the relations were that it took for granted.",
     "translate": "Put the captions of a data set into other languages.",
     "data": "Make and check data sets.",
+    "encode": "Write the features of texts or images to a NumPy file.",
     "import": "Make a model folder from published weights.",
 }
 
