@@ -29,7 +29,7 @@ def entries(
     made = []
     for split, (people, first) in splits.items():
         for person in range(people):
-            for shot in range(images):
+            for _ in range(images):
                 number = len(made)
                 made.append(
                     {

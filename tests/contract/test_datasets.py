@@ -113,10 +113,10 @@ def test_wrong_requests_are_one_line(entry: tuple[DatasetReader, Path]) -> None:
     assert len(reader.load(root, "test", allow_missing=True).images) == 3
 
 
-@pytest.mark.parametrize("name", ["manifest", "synthetic"])
-def test_without_identities_the_pairs_are_the_same(name: str, tmp_path: Path) -> None:
-    WRITERS[name](tmp_path)
-    reader, root = DATASETS[name], tmp_path
+@pytest.mark.parametrize("dataset", ["manifest", "synthetic"])
+def test_without_identities_the_pairs_are_the_same(dataset: str, tmp_path: Path) -> None:
+    WRITERS[dataset](tmp_path)
+    reader, root = DATASETS[dataset], tmp_path
     known = {name: reader.load(root, name) for name in reader.facts.splits}
     for path in root.glob("*.jsonl"):
         write_manifest(path, [replace(record, identity=None) for record in read_manifest(path)])

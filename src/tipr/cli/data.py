@@ -1,4 +1,4 @@
-"""`tipr data`: make and check data sets."""
+"""`tipr data`: make, check and convert data sets."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import json
 import os
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tipr.cli import options
-
-if TYPE_CHECKING:
-    from tipr.data.samples import Split
+from tipr.cli.data_inspect import check, import_, stats
 
 
 @click.group("data")
 def command() -> None:
-    """Make and check data sets."""
+    """Make, check and convert data sets."""
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
@@ -92,38 +89,5 @@ def synth(
         )
 
 
-@command.command()
-@click.argument("root", type=click.Path(path_type=Path))
-@click.option("--dataset", default="manifest", show_default=True, metavar="NAME", help="Layout of the files.")
-@options.json
-def check(root: Path, dataset: str, as_json: bool) -> None:
-    """Read every split of the data set in ROOT and count what is there."""
-    from tipr.data.datasets import DATASETS
-    from tipr.data.samples import SplitMissing
-    from tipr.errors import ConfigError, DatasetError
-
-    if dataset not in DATASETS:
-        raise ConfigError(f"unknown data set {dataset!r}; allowed: {', '.join(DATASETS)}")
-    splits: list[Split] = []
-    for name in DATASETS[dataset].facts.splits:
-        with suppress(SplitMissing):
-            splits.append(DATASETS[dataset].load(root, name))
-    if not splits:
-        raise DatasetError(f"{root}: no records")
-    if as_json:
-        counts = {split.name: {**_counts(split), "languages": split.languages()} for split in splits}
-        click.echo(json.dumps(counts, indent=2))
-        return
-    for split in splits:
-        numbers = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in _counts(split).items())
-        click.echo(f"{split.name}: {numbers}; languages: {', '.join(split.languages()) or 'none'}")
-
-
-def _counts(split: Split) -> dict[str, int]:
-    return {
-        "identities": split.identity_count,
-        "images": len(split.images),
-        "captions": len(split),
-        "empty_captions": split.empty_captions,
-        "images_without_identity": split.without_identity,
-    }
+for part in (check, stats, import_):
+    command.add_command(part)

@@ -127,12 +127,11 @@ def _read(files: Sequence[AnnotationFile], problems: Problems) -> dict[str, _Ima
     names = {(file.split, file.language or "en"): file.path.name for file in files}
     for split, by_language in by_split.items():
         first, *others = by_language
+        _join(images, by_language[first], split, first, problems, first=True)
         for language in others:
-            _check_aligned(
-                by_language[first], by_language[language], names[split, first], names[split, language], problems
-            )
-        for language, entries in by_language.items():
-            _join(images, entries, split, language, problems, first=language == first)
+            source, target = names[split, first], names[split, language]
+            if _aligned(by_language[first], by_language[language], source, target, problems):
+                _join(images, by_language[language], split, language, problems, first=False)
     for path, image in images.items():
         if image.records > 1:
             problems.add("joined", path)
@@ -163,18 +162,29 @@ def _join(
             image.records += first
 
 
-def _check_aligned(
+def _aligned(
     source: Sequence[Entry], target: Sequence[Entry], source_name: str, target_name: str, problems: Problems
-) -> None:
+) -> bool:
     """Same number of entries; same image, id and number of captions at each position (bi-irra.md section 9)."""
     if len(source) != len(target):
         problems.add("misaligned", f"{source_name} has {len(source)} entries, {target_name} {len(target)}")
-        return
+        return False
+    aligned = True
     for position, (one, other) in enumerate(zip(source, target, strict=True), start=1):
-        place = f"{target_name} record {position} and {source_name}"
-        if one.image != other.image:
-            problems.add("misaligned", f"{place}: {other.image} and {one.image}")
-        elif one.identity != other.identity:
-            problems.add("misaligned", f"{place}: id {other.identity} and {one.identity}")
-        elif len(one.captions) != len(other.captions):
-            problems.add("misaligned", f"{place}: {len(other.captions)} and {len(one.captions)} captions")
+        difference = _difference(one, other)
+        if difference is not None:
+            aligned = False
+            here, there = difference
+            problems.add("misaligned", f"{target_name} record {position} and {source_name}: {there} and {here}")
+    return aligned
+
+
+def _difference(one: Entry, other: Entry) -> tuple[str, str] | None:
+    """What differs between the same position of two languages' files, or None."""
+    if one.image != other.image:
+        return one.image, other.image
+    if one.identity != other.identity:
+        return f"id {one.identity}", f"id {other.identity}"
+    if len(one.captions) != len(other.captions):
+        return f"{len(one.captions)} captions", f"{len(other.captions)} captions"
+    return None

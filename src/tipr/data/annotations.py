@@ -100,7 +100,7 @@ def _entry(record: Any, split: str | None, place: str, problems: Problems) -> En
     if not isinstance(image, str) or not image:
         problems.add("no_image", place)
         return None
-    place = f"{place} ({image})"
+    place = f"{place} ({image if image.isprintable() else repr(image)})"
     cleaned = clean_path(image)
     identity = _identity(_first(record, IDENTITY_KEYS), place, problems)
     captions = _captions(_first(record, CAPTION_KEYS), place, problems)

@@ -55,6 +55,7 @@ class DatasetFacts:
         request: the page, or the address behind it, where it is asked for.
         citation: the paper to cite.
         editions: the official counts first, then others that are met.
+        optional: splits of the official counts that need not be there.
         folders: image folders that a complete copy has, below the folder of images.
         defects: what is known to be wrong with it.
         note: anything else.
@@ -68,6 +69,7 @@ class DatasetFacts:
     request: str = ""
     citation: str = ""
     editions: tuple[Edition, ...] = ()
+    optional: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
     note: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,45 +16,60 @@ EXAMPLES = 5
 
 KINDS: dict[str, tuple[Level, str]] = {
     # records
-    "not_a_record": ("error", "{n} records are no JSON objects"),
-    "no_image": ("error", "{n} records name no image"),
-    "bad_path": ("error", "{n} image paths leave the folder of the data set or hold control characters"),
-    "bad_identity": ("error", "{n} records have no integer id"),
-    "no_captions": ("error", "{n} records have no list of captions"),
-    "bad_caption": ("error", "{n} captions are no text"),
-    "unknown_split": ("error", "{n} records have an unknown split"),
-    "no_split": ("error", "{n} records have no split"),
-    "two_splits": ("error", "{n} images are in two splits"),
-    "two_identities": ("error", "{n} images have two ids"),
-    "misaligned": ("error", "{n} entries differ between the languages' files, which are matched by position"),
-    "text_identity": ("note", "{n} ids are written as text"),
-    "joined": ("note", "{n} images have several records; their captions were joined"),
-    "box": ("error", "{n} records have a box: training and evaluation read whole images, save the crops first"),
+    "not_a_record": ("error", "{n} [record is no JSON object|records are no JSON objects]"),
+    "no_image": ("error", "{n} [record names|records name] no image"),
+    "bad_path": (
+        "error",
+        "{n} image [path leaves|paths leave] the folder of the data set, or [holds|hold] control characters",
+    ),
+    "bad_identity": ("error", "{n} [record has|records have] no integer id"),
+    "no_captions": ("error", "{n} [record has|records have] no list of captions"),
+    "bad_caption": ("error", "{n} [caption is|captions are] no text"),
+    "unknown_split": ("error", "{n} [record has|records have] an unknown split"),
+    "no_split": ("error", "{n} [record has|records have] no split"),
+    "two_splits": ("error", "{n} [image is|images are] in two splits"),
+    "two_identities": ("error", "{n} [image has|images have] two ids"),
+    "misaligned": (
+        "error",
+        "{n} [entry differs|entries differ] between the languages' files, which are matched by position",
+    ),
+    "text_identity": ("note", "{n} [id is|ids are] written as text"),
+    "joined": ("note", "{n} [image has|images have] several records; their captions were joined"),
+    "box": (
+        "error",
+        "{n} [record has|records have] a box: training and evaluation read whole images, save the crops first",
+    ),
     # identities and splits
-    "train_identity_elsewhere": ("error", "{n} identities of train are in val or test as well"),
-    "val_identity_in_test": ("warning", "{n} identities of val are in test as well"),
-    "single_image": ("note", "{n} identities have a single image, so their captions have exactly one match"),
-    "without_identity": ("warning", "{n} images have no identity: only methods that learn from pairs can use them"),
-    "counts": ("warning", "{n} counts differ from the official ones"),
-    "other_export": ("warning", "{n} counts differ between the annotation files that lie here"),
-    "language_missing": ("warning", "{n} of the published languages are not here"),
-    "split_missing": ("warning", "{n} of the published splits are not here"),
+    "train_identity_elsewhere": ("error", "{n} [identity|identities] of train [is|are] in val or test as well"),
+    "val_identity_in_test": ("warning", "{n} [identity|identities] of val [is|are] in test as well"),
+    "single_image": (
+        "note",
+        "{n} [identity has|identities have] a single image, so that [its|their] captions have exactly one match",
+    ),
+    "without_identity": (
+        "warning",
+        "{n} [image has|images have] no identity: only methods that learn from pairs can use them",
+    ),
+    "counts": ("warning", "{n} [count differs|counts differ] from the official ones"),
+    "other_export": ("warning", "{n} [count differs|counts differ] between the annotation files that lie here"),
+    "language_missing": ("warning", "{n} of the published languages [is|are] not here"),
+    "split_missing": ("warning", "{n} of the published splits [is|are] not here"),
     # files
-    "missing": ("error", "{n} images are missing"),
-    "unreadable": ("error", "{n} images cannot be read"),
-    "case": ("warning", "{n} image files differ from the annotation in capital letters"),
-    "suffix": ("warning", "{n} image files have another suffix than the annotation says"),
-    "unlisted": ("note", "{n} image files are in no record"),
+    "missing": ("error", "{n} [image is|images are] missing"),
+    "unreadable": ("error", "{n} [image|images] cannot be read"),
+    "case": ("warning", "{n} image [file differs|files differ] from the annotation in capital letters"),
+    "suffix": ("warning", "{n} image [file has|files have] another suffix than the annotation says"),
+    "unlisted": ("note", "{n} image [file is|files are] in no record"),
     # captions
-    "empty": ("warning", "{n} captions are empty"),
-    "twice": ("warning", "{n} captions stand twice with the same image"),
-    "shared": ("warning", "{n} caption texts are shared by several identities"),
-    "foreign": ("warning", "{n} captions hold signs that are foreign to their language"),
-    "code": ("warning", "{n} captions hold fragments of program text"),
-    "untranslated": ("warning", "{n} captions are the English text in another language's file"),
-    "long": ("warning", "{n} captions are longer than the model reads"),
+    "empty": ("warning", "{n} [caption is|captions are] empty"),
+    "twice": ("warning", "{n} [caption stands|captions stand] twice with the same image"),
+    "shared": ("warning", "{n} caption [text is|texts are] shared by several identities"),
+    "foreign": ("warning", "{n} [caption holds|captions hold] signs that are foreign to [its|their] language"),
+    "code": ("warning", "{n} [caption holds|captions hold] fragments of program text"),
+    "untranslated": ("warning", "{n} [caption is|captions are] the English text under another language"),
+    "long": ("warning", "{n} [caption is|captions are] longer than the model reads"),
 }
-"""kind -> (level, sentence); `{n}` is the count."""
+"""kind -> (level, sentence); `{n}` is the count, `[one|many]` goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +134,5 @@ class Problems:
 
 
 def _sentence(kind: str, count: int) -> str:
-    return KINDS[kind][1].format(n=f"{count:,}")
+    sentence = re.sub(r"\[(.*?)\|(.*?)\]", r"\1" if count == 1 else r"\2", KINDS[kind][1])
+    return sentence.format(n=f"{count:,}")

@@ -32,6 +32,7 @@ class Multilingual(AnnotatedDataset):
             citation="M. Cao, X. Zhou, D. Jiang, B. Du, M. Ye, M. Zhang: Multilingual Text-to-Image Person Retrieval "
             f"via Bidirectional Relation Reasoning and Aligning. arXiv:2510.17685, 2025; and {base.citation}",
             editions=base.editions[:1],
+            optional=("val",),
             defects=(
                 *(defect for defect in base.defects if ".json" not in defect),
                 "captions in Chinese, French and German are translations by language models; those of the test part "
