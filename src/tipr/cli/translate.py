@@ -33,6 +33,8 @@ class SeveralLanguages(click.Command):
             codes: list[str] = []
             while argument == "--to" and waiting and _CODES.fullmatch(waiting[0]):
                 codes += waiting.pop(0).split(",")
+            if argument == "--to" and not codes and (not waiting or waiting[0].startswith("-")):
+                raise click.UsageError("--to: name languages, such as --to zh fr de", ctx)
             for code in codes:
                 spread += ["--to", code]
             if not codes:

@@ -45,16 +45,15 @@ def write_multilingual(
         source_language: language that was translated.
 
     Raises:
-        ConfigError: OUT is the folder of the manifest itself.
-        DatasetError: no stage that makes texts is complete, a caption has no row or was another when it was
-            translated, or a link cannot be made.
+        ConfigError: OUT cannot be the output folder, see `check_output`.
+        DatasetError: no stage that makes texts is complete, or a caption has no row or was another when it was
+            translated.
     """
     path = manifest_path(manifest)
     target = out / MANIFEST_NAME
-    if target.exists() and target.samefile(path):
-        raise ConfigError(f"{target} is the manifest to translate: give another output folder")
     stage, texts = _texts(out)
     records = read_manifest(path)
+    links = check_output(path, out, records)
     wanted = [language for language in LANGUAGES if language in languages]
     added: dict[str, list[Caption]] = {}
     for item in items_of(records, source_language=source_language, languages=wanted, source=str(path)):
@@ -63,10 +62,43 @@ def write_multilingual(
             what = "has no row" if row is None else "was another caption when it was translated"
             raise DatasetError(f"{out / stage}: {item.key} of {path} {what}")
         added.setdefault(item.image, []).append(Caption(item.language, row["caption"]))
-    _link_pictures(path.parent, out, [record.image for record in records])
+    for link, there in links.items():
+        # relative, so that both folders can be moved together
+        link.symlink_to(os.path.relpath(there, link.parent), target_is_directory=there.is_dir())
     write_manifest(target, (_with(record, added.get(record.image, [])) for record in records))
     captions = [caption for those in added.values() for caption in those]
     return Multilingual(target, stage, len(captions), sum(not caption.text.strip() for caption in captions))
+
+
+def check_output(manifest: Path, out: Path, records: Iterable[Record]) -> dict[Path, Path]:
+    """See that a folder can take the outcome; nothing is made.
+
+    A manifest names pictures below its own folder only: OUT gets links to them.
+
+    Args:
+        manifest: the manifest file to translate.
+        out: the output folder.
+        records: those of the manifest.
+
+    Returns:
+        The links to make there: link -> where it leads.
+
+    Raises:
+        ConfigError: the outcome would replace the manifest itself, or something is in the way of a link.
+    """
+    target = out / MANIFEST_NAME
+    if target.exists() and target.samefile(manifest):
+        raise ConfigError(f"{target} is the manifest to translate: give another output folder")
+    source, out = manifest.parent.resolve(), out.resolve()
+    links = {}
+    for name in sorted({record.image.split("/", 1)[0] for record in records}):
+        link, there = out / name, source / name
+        if link.resolve() == there.resolve():
+            continue
+        if os.path.lexists(link):
+            raise ConfigError(f"{link} is in the way of a link to {there}: give another output folder")
+        links[link] = there
+    return links
 
 
 def _texts(out: Path) -> tuple[str, dict[str, Row]]:
@@ -81,18 +113,3 @@ def _texts(out: Path) -> tuple[str, dict[str, Row]]:
 def _with(record: Record, more: Iterable[Caption]) -> Record:
     ordered = sorted(more, key=lambda caption: LANGUAGES.index(caption.language))
     return replace(record, captions=(*record.captions, *ordered))
-
-
-def _link_pictures(source: Path, out: Path, images: Iterable[str]) -> None:
-    """A manifest names pictures below its own folder only: put links to them there."""
-    source, out = source.resolve(), out.resolve()
-    if source == out:
-        return
-    for name in sorted({image.split("/", 1)[0] for image in images}):
-        link, there = out / name, source / name
-        if os.path.lexists(link):
-            if link.resolve() != there.resolve():
-                raise DatasetError(f"{link} is in the way of a link to {there}: give another output folder")
-            continue
-        # relative, so that both folders can be moved together
-        link.symlink_to(os.path.relpath(there, out), target_is_directory=there.is_dir())

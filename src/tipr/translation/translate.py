@@ -14,6 +14,7 @@ from tipr.errors import DatasetError
 from tipr.translation.backends import Answer, Prompt, TextBackend, answer_all
 from tipr.translation.cost import Estimate, estimate
 from tipr.translation.endpoint import Endpoint
+from tipr.translation.multilingual import check_output
 from tipr.translation.prompts import PromptTemplate, clean_answer, load_prompt
 from tipr.translation.records import TRANSLATIONS, Item, Journal, Row, check_targets, file_sha256, items_of, read_rows
 
@@ -109,13 +110,14 @@ def make_plan(settings: TranslateSettings) -> Plan:
     """Read the manifest and the instruction; nothing is written or sent.
 
     Raises:
-        ConfigError: languages or instruction cannot be used.
+        ConfigError: languages, output folder or instruction cannot be used.
         DatasetError: the manifest cannot be used.
     """
     check_targets(settings.source_language, settings.languages)
     path = manifest_path(settings.manifest)
     languages = sorted(settings.languages, key=LANGUAGES.index)
     records = read_manifest(path)
+    check_output(path, settings.out, records)
     items = items_of(records, source_language=settings.source_language, languages=languages, source=str(path))
     return Plan(settings, items, load_prompt("translate", settings.prompts), file_sha256(path))
 
