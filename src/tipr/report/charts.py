@@ -93,6 +93,43 @@ def similarity_chart(right: np.ndarray, other: np.ndarray, *, limits: tuple[floa
     return Markup("").join([*parts, Markup("</svg>")])
 
 
+def noise_chart(noise: np.ndarray, *, threshold: float, title: str) -> Markup:
+    """Histogram of values in [0, 1] with a threshold; counts on a logarithmic axis, for most captions have hardly any.
+
+    Bars left and right of the threshold differ, so a step of the histogram ends there.
+    """
+    edges = np.unique(np.append(np.linspace(0.0, 1.0, 41), threshold))
+    counts, _ = np.histogram(noise, bins=edges)
+    top = 10 ** math.ceil(math.log10(max(10, counts.max() + 1)))
+    scale = _linear_scale(0.0, 1.0)
+
+    def height(count: float) -> float:
+        """A single caption is visible, none is not."""
+        return BOTTOM - (BOTTOM - TOP - 16) * (math.log10(count) + 0.15) / (math.log10(top) + 0.15)
+
+    parts = [_open(title, BOTTOM + 42)]
+    for value in (10**power for power in range(int(math.log10(top)) + 1)):
+        parts.append(Markup('<path class="g" d="M{} {:.1f}H{}"/>').format(LEFT, height(value), RIGHT))
+        parts.append(_text(LEFT - 8, height(value) + 4, f"{value:,}", anchor="end", name=""))
+    parts.extend(_tick(scale(value / 5), f"{value / 5:.1f}") for value in range(6))
+    for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False):
+        if count:
+            kind = "low" if right <= threshold else "high"
+            x, end = scale(float(left)), scale(float(right))
+            parts.append(
+                Markup('<path class="{}" d="M{:.1f} {}V{:.1f}H{:.1f}V{}Z"/>').format(
+                    kind, x + 0.5, BOTTOM, height(count), max(end - 0.5, x + 1.0), BOTTOM
+                )
+            )
+    at = scale(threshold)
+    parts.append(Markup('<path class="lim" d="M{:.1f} {}V{}"/>').format(at, TOP - 4, BOTTOM))
+    early = threshold < 0.5
+    words = f"threshold {threshold:.2f}: set aside to the right"
+    parts.append(_text(at + (7 if early else -7), TOP + 6, words, anchor="start" if early else "end"))
+    parts.append(_text((LEFT + RIGHT) / 2, AXIS_TITLE, "noise (captions on a log scale)", name=""))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
 def _chart(
     curves: Sequence[Curve],
     scale: Callable[[float], float],

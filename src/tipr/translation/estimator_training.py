@@ -1,0 +1,229 @@
+"""Training of the default estimator's network on synthetic captions and damaged translations of them.
+
+A step draws statements. Each is worded in every language, and once more in each language after damage; a caption is
+read once and stands in several pairs. Four losses: what each caption says (slots and language), which slots of a pair
+disagree, and whether the pair is damaged at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tipr.data.samples import LANGUAGES
+from tipr.retrieval import Retriever
+from tipr.translation.caption_reader import SLOTS, CaptionReader, Reading, places_of
+from tipr.translation.damage import CONTENT_DAMAGES, Statement, change, draw_statement, word
+
+MAX_TOKENS = 224
+"""Longest caption that is read; unknown words are spelled in bytes, so this is more than a search needs."""
+STATEMENTS = 28
+"""Statements of one step; seven captions and twelve pairs each."""
+PEAK_RATE = 1.5e-3
+WARM_UP = 50
+"""Steps until the learning rate has risen to its peak."""
+VALUE_WEIGHT = 5.0
+"""Weight of the slot readings, whose mean over all slots is small because most say nothing."""
+LARGEST_SPLIT_SHARE = 0.3
+LARGEST_SMUDGE_SHARE = 0.25
+FRAGMENTS = (4, 500)
+"""Ids of the bytes and the shortest merges: what unknown words fall apart into."""
+Progress = Callable[[int, int], None]
+
+
+class Batch(NamedTuple):
+    """N captions and P pairs of them.
+
+    Attributes:
+        ids, mask: (N, L).
+        values: (N, S) int64 class of each slot.
+        spoken: (N,) int64 place in `LANGUAGES` of the language each caption is in.
+        source, translation: (P,) int64 rows.
+        language: (P,) int64 place of the language the translation should be in.
+        damaged: (P,) bool.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    values: Tensor
+    spoken: Tensor
+    source: Tensor
+    translation: Tensor
+    language: Tensor
+    damaged: Tensor
+
+
+class Captions:
+    """Endless training captions; the same seed gives the same ones.
+
+    Args:
+        tokenizer: of the demo model.
+        seed: of the people, the wordings, the damage and the blemishes.
+    """
+
+    def __init__(self, tokenizer: object, *, seed: int) -> None:
+        self.tokenizer = tokenizer
+        self.generator = np.random.default_rng([seed, 7])
+        vocabulary = tokenizer.to_json()["engine"]["model"]["vocab"]  # type: ignore[attr-defined]
+        self.ids: dict[str, int] = vocabulary
+        self.spelling = {number: text for text, number in vocabulary.items()}
+        self.classes = {
+            name: {value: place for place, value in enumerate(values, start=1)} for name, values in SLOTS.items()
+        }
+
+    def batch(self, statements: int) -> Batch:
+        """Draw statements, word them, damage them, blemish them and pair them."""
+        draw = self.generator
+        texts: list[str] = []
+        values: list[list[int]] = []
+        spoken: list[int] = []
+        pairs: list[tuple[int, int, int, bool]] = []
+
+        def add(statement: Statement, language: str) -> int:
+            texts.append(word(statement, language, draw, "training"))
+            values.append([self.classes[name].get(statement.items().get(name, ""), 0) for name in SLOTS])
+            spoken.append(LANGUAGES.index(language))
+            return len(texts) - 1
+
+        for _ in range(statements):
+            statement = draw_statement(draw)
+            clean = {language: add(statement, language) for language in LANGUAGES}
+            for language in LANGUAGES[1:]:
+                place = LANGUAGES.index(language)
+                broken = add(*self.damaged(statement, language))
+                others = [clean[other] for other in LANGUAGES[1:] if other != language]
+                for source in (clean[LANGUAGES[0]], others[int(draw.integers(len(others)))]):
+                    pairs += [(source, clean[language], place, False), (source, broken, place, True)]
+        rows = [self.blemish(row) for row in self.tokenizer.pieces(texts)]  # type: ignore[attr-defined]
+        ids, mask = places_of(self.tokenizer, rows, MAX_TOKENS)  # type: ignore[arg-type]
+        sources, translations, asked, damaged = zip(*pairs, strict=True)
+        return Batch(
+            ids,
+            mask,
+            torch.tensor(values),
+            torch.tensor(spoken),
+            torch.tensor(sources),
+            torch.tensor(translations),
+            torch.tensor(asked),
+            torch.tensor(damaged),
+        )
+
+    def damaged(self, statement: Statement, language: str) -> tuple[Statement, str]:
+        """A changed statement in the right language, or the same in a wrong one; all kinds equally often."""
+        draw = self.generator
+        while True:
+            kind = int(draw.integers(len(CONTENT_DAMAGES) + 1))
+            if kind == len(CONTENT_DAMAGES):
+                wrong = [other for other in LANGUAGES if other != language]
+                return statement, wrong[int(draw.integers(len(wrong)))]
+            changed = change(statement, CONTENT_DAMAGES[kind], draw)
+            if changed is not None:
+                return changed[0], language
+
+    def blemish(self, row: Sequence[int]) -> list[int]:
+        """Known words in unknown spelling, and unknown words.
+
+        A piece may be split into shorter ones (as BPE-dropout does; Provilkov et al., ACL 2020), so that `blau` is
+        known inside a new compound; a few pieces are replaced by fragments that mean nothing, so that an unknown word
+        is no sign of damage.
+        """
+        draw = self.generator
+        split, smudge = (
+            max(0.0, draw.uniform(-0.5, 1.0)) * share for share in (LARGEST_SPLIT_SHARE, LARGEST_SMUDGE_SHARE)
+        )
+        chances = draw.random((len(row) + 1, 2)).tolist()
+        blemished: list[int] = []
+        position = 0
+        while position < len(row):
+            if chances[position][0] < smudge / 2:
+                blemished += draw.integers(*FRAGMENTS, int(draw.integers(1, 8))).tolist()
+                position += int(draw.integers(0, 4))
+            if position < len(row):
+                blemished += self._parts(row[position]) if chances[position][1] < split else [row[position]]
+                position += 1
+        return blemished
+
+    def _parts(self, piece: int) -> list[int]:
+        text = self.spelling[piece]
+        if len(text) < 2:
+            return [piece]
+        cut = int(self.generator.integers(1, len(text)))
+        return [
+            number
+            for part in (text[:cut], text[cut:])
+            for number in ([self.ids[part]] if part in self.ids else [self.ids[sign] for sign in part])
+        ]
+
+
+def train_reader(retriever: Retriever, *, steps: int, seed: int, progress: Progress | None = None) -> CaptionReader:
+    """Train the network from the text branch of a compact model, such as the demo's.
+
+    Args:
+        retriever: its tokenizer and text branch are the start; it is not changed.
+        steps: training steps of `STATEMENTS` statements.
+        seed: of data and initial weights.
+        progress: called with (steps done, steps).
+
+    Returns:
+        The network in evaluation mode.
+    """
+    tokenizer = retriever.tokenizer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reader = CaptionReader(vocabulary_size=tokenizer.vocabulary_size, max_tokens=MAX_TOKENS)
+    _start_from(reader, retriever)
+    captions = Captions(tokenizer, seed=seed)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=PEAK_RATE, weight_decay=0.01, fused=True)
+    reader.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * _rate(step, steps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = sum(losses(reader, captions.batch(STATEMENTS)).values(), torch.zeros(()))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        if progress is not None:
+            progress(step + 1, steps)
+    return reader.eval()
+
+
+def losses(reader: CaptionReader, batch: Batch) -> dict[str, Tensor]:
+    """The four weighted terms of one step, each a scalar."""
+    reading = reader.read(batch.ids, batch.mask)
+    source, translation = (Reading(*(part[rows] for part in reading)) for rows in (batch.source, batch.translation))
+    clean, logits = reader(source, translation, batch.language)
+    differs = (batch.values[batch.source] != batch.values[batch.translation]).float()
+    clean = clean.clamp(max=-1e-5)
+    return {
+        "values": VALUE_WEIGHT * functional.nll_loss(reading.values.flatten(0, 1), batch.values.flatten()),
+        "language": functional.nll_loss(reading.language, batch.spoken),
+        "slots": functional.binary_cross_entropy_with_logits(logits, differs, reduction="none").sum(1).mean(),
+        "pair": -torch.where(batch.damaged, torch.log(-torch.expm1(clean)), clean).mean(),
+    }
+
+
+def _start_from(reader: CaptionReader, retriever: Retriever) -> None:
+    """Copy the text branch; positions beyond its longest caption keep their random start."""
+    weights = {
+        name.removeprefix("text."): value
+        for name, value in retriever.encoder.state_dict().items()
+        if name.startswith("text.")
+    }
+    positions = weights.pop("position")
+    reader.text.load_state_dict(weights, strict=False)
+    with torch.no_grad():
+        reader.text.position[: len(positions)] = positions
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to nearly nothing."""
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return warm * (0.51 + 0.49 * math.cos(math.pi * step / steps))
