@@ -16,7 +16,7 @@ import torch
 
 from tipr.errors import ConfigError, WeightsError
 from tipr.translation.backends import Answer, Prompt, Take
-from tipr.translation.model_folder import ModelFolder, offline_transformers, open_model_folder
+from tipr.translation.model_folder import ModelFolder, offline_transformers, open_device, open_model_folder
 
 
 class LocalModel:
@@ -53,7 +53,7 @@ class LocalModel:
             WeightsError: the folder is refused (see the module), or is damaged.
         """
         folder = open_model_folder(path)
-        place = _device(device)
+        place = open_device(device)
         transformers = offline_transformers()
         _check_kind(folder)
         where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -78,7 +78,7 @@ class LocalModel:
         """See `TextBackend.describe`."""
         return {
             "name": self.name,
-            "model": self.folder.path.resolve().name,
+            "model": self.folder.name,
             "model_type": self.folder.model_type,
             "model_sha256": self._sha256,
             "max_new_tokens": self.max_new_tokens,
@@ -98,7 +98,7 @@ class LocalModel:
     def stream(self, prompts: Sequence[Prompt], take: Take) -> None:
         """See `StreamingBackend.stream`; `finish_reason` is "length" for an answer that was cut off."""
         if any(prompt.image is not None for prompt in prompts):
-            raise ConfigError(f"model {self.folder.path.name} reads no pictures: give a vision-language model")
+            raise ConfigError(f"model {self.folder.name} reads no pictures: give a vision-language model")
         for first in range(0, len(prompts), self.batch):
             for place, answer in enumerate(self._answer(prompts[first : first + self.batch]), start=first):
                 take(place, answer)
@@ -165,13 +165,3 @@ def _check_kind(folder: ModelFolder) -> None:
             f"{folder.path} {own} (model type {folder.model_type!r}), which is refused: give one that "
             "transformers knows itself, such as Qwen2.5"
         )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}: use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found; use cpu")
-    return device
