@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tipr.errors import GalleryCorrupt, GalleryError
 from tipr.gallery.stores import COLUMNS, STORES, Row, Store
 
 DIM = 6
+TOKENS = (3, 4)
 
 
 def row(number: int) -> Row:
@@ -102,6 +104,52 @@ def test_a_batch_of_another_width_changes_nothing(engine: type[Store], tmp_path:
     assert engine.open(tmp_path, DIM).refresh() == store.refresh()
     with pytest.raises(GalleryCorrupt):
         engine.open(tmp_path, DIM + 1)
+
+
+def with_tokens(number: int) -> Row:
+    """A row with image tokens that can be told from any other's."""
+    tokens = np.random.default_rng([number, 1]).normal(size=TOKENS).astype(np.float16)
+    return replace(row(number), tokens=tokens)
+
+
+def test_image_tokens_come_back_in_the_order_asked_for(engine: type[Store], tmp_path: Path) -> None:
+    store = engine.create(tmp_path, DIM, TOKENS)
+    assert store.tokens([]).shape == (0, *TOKENS)
+    store.append([with_tokens(number) for number in range(5)], 0)
+    store.append([with_tokens(number) for number in range(5, 9)], 5)
+    store = engine.open(tmp_path, DIM, TOKENS)
+    found = store.tokens([7, 0, 3])
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, np.stack([with_tokens(number).tokens for number in (7, 0, 3)]))
+    np.testing.assert_array_equal(store.vectors()[4], row(4).vector)
+    assert store.thumbnails([7]) == [row(7).thumbnail]
+    with pytest.raises(KeyError):
+        store.tokens([9])
+
+
+def test_rows_with_and_without_tokens_do_not_mix(engine: type[Store], tmp_path: Path) -> None:
+    for name, tokens, wrong in (("with", TOKENS, row(1)), ("without", None, with_tokens(1))):
+        (tmp_path / name).mkdir()
+        store = engine.create(tmp_path / name, DIM, tokens)
+        with pytest.raises(GalleryError, match="image tokens must be of shape"):
+            store.append([wrong], 0)
+        assert len(store.ids()) == 0
+    with pytest.raises(GalleryCorrupt):
+        engine.open(tmp_path / "with", DIM)
+    with pytest.raises(GalleryCorrupt):
+        engine.open(tmp_path / "without", DIM, TOKENS)
+    with pytest.raises(ValueError, match="keeps no image tokens"):
+        engine.open(tmp_path / "without", DIM).tokens([1])
+
+
+def test_the_tokens_of_an_erased_row_are_gone(engine: type[Store], tmp_path: Path) -> None:
+    store = engine.create(tmp_path, DIM, TOKENS)
+    store.append([with_tokens(number) for number in range(40)], 0)
+    needles = {number: with_tokens(number).tokens.tobytes() for number in (5, 39)}
+    assert all(_files_with(tmp_path, needle) for needle in needles.values())
+    store.erase(list(needles))
+    assert not [hit for needle in needles.values() for hit in _files_with(tmp_path, needle)]
+    np.testing.assert_array_equal(engine.open(tmp_path, DIM, TOKENS).tokens([6]), with_tokens(6).tokens[None])
 
 
 def _files_with(folder: Path, needle: bytes) -> list[str]:

@@ -27,7 +27,7 @@ class Filling:
     """The state of one `Gallery.add`.
 
     Args:
-        encode: pictures -> (n, D) float32 unit rows.
+        encode: pictures -> (n, D) float32 unit rows, and (n, T, W) float16 image tokens where they are kept.
         append: commits rows.
         total: pictures to come, for `progress`.
         progress: called after every picture.
@@ -35,7 +35,7 @@ class Filling:
 
     def __init__(
         self,
-        encode: Callable[[list[Any]], NDArray[np.float32]],
+        encode: Callable[[list[Any]], tuple[NDArray[np.float32], NDArray[np.float16] | None]],
         append: Callable[[Sequence[Row]], None],
         *,
         total: int,
@@ -70,8 +70,9 @@ class Filling:
         """Turn the waiting pictures into rows."""
         batch, self._waiting = self._waiting, []
         if batch:
-            half = self._encode([item.picture for item in batch]).astype(np.float16)
-            self._rows.extend(_row(item, vector) for item, vector in zip(batch, half, strict=True))
+            vectors, tokens = self._encode([item.picture for item in batch])
+            kept = [None] * len(batch) if tokens is None else tokens
+            self._rows.extend(map(_row, batch, vectors.astype(np.float16), kept))
             self.stale.update(i for item in batch for i in item.stale)
             self.wide += sum(item.wide for item in batch)
             if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed >= COMMIT_SECONDS:
@@ -95,7 +96,7 @@ class Filling:
             self._progress(self.added + len(self._rows) + self.unchanged + len(self.skipped), self._total)
 
 
-def _row(item: Prepared, vector: NDArray[np.float16]) -> Row:
+def _row(item: Prepared, vector: NDArray[np.float16], tokens: NDArray[np.float16] | None) -> Row:
     entry = item.entry
     return Row(
         path=item.path,
@@ -109,4 +110,5 @@ def _row(item: Prepared, vector: NDArray[np.float16]) -> Row:
         box=entry.box,
         identity=entry.identity,
         tags=entry.tags,
+        tokens=tokens,
     )

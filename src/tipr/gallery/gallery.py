@@ -7,39 +7,37 @@ GALLERY/.lock            held by the one process that writes; readers never wait
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.errors import ConfigError, GalleryCorrupt, GalleryError, GalleryMismatch, WeightsError
-from tipr.gallery.filling import ENCODE_BATCH, Filling, Progress
+from tipr.errors import ConfigError, GalleryError, WeightsError
+from tipr.gallery.filling import Filling, Progress
 from tipr.gallery.filters import Filters, Moment
 from tipr.gallery.info import GalleryInfo, summary
 from tipr.gallery.ingest import IngestReport, Known, list_entries, prepare_all
 from tipr.gallery.lock import exclusive
-from tipr.gallery.search import GROUPS, Hit, group_values, hits, rank, scores, whole_pictures
-from tipr.gallery.settings import FORMAT, read_settings, write_settings
+from tipr.gallery.model import GalleryModel, Say, encode_query, reranker_of
+from tipr.gallery.reader import Reader
+from tipr.gallery.reranking import PicturesAgain, match
+from tipr.gallery.search import GROUPS, Hit, Matched, group_values, hits, rank, scores, shortlist, whole_pictures
+from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
 from tipr.gallery.stores import COLUMNS, STORES, Row, Store
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from tipr.retrieval import Reranker, Retriever
 
-    from tipr.retrieval import Retriever
-
-READ_ATTEMPTS = 5
-"""Times a reader starts again because the version it reads was erased."""
-
-Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -49,10 +47,8 @@ class Gallery:
         self.path = path
         self._settings = settings
         self._store = store
-        self._load = load
-        self._loaded: Retriever | None = None
-        self._loading = threading.Lock()
-        self._cache: dict[str, Any] = {}
+        self._model = GalleryModel(path, settings, load)
+        self._reader = Reader(path, store)
 
     @classmethod
     def create(
@@ -60,6 +56,7 @@ class Gallery:
         path: Path | str,
         model: Path | str | Retriever = "demo",
         *,
+        store_tokens: bool = False,
         device: str = "cpu",
         threads: int | None = None,
     ) -> Gallery:
@@ -68,18 +65,22 @@ class Gallery:
         Args:
             path: a folder that does not exist yet, or is empty.
             model: "demo", a model folder, a run folder, or a loaded retriever that came from one.
+            store_tokens: keep the image tokens of every picture, `token_bytes` each, so that reranking need not encode
+                its shortlist again.
             device: where the model runs.
             threads: CPU threads for the model.
 
         Raises:
             GalleryError: the folder is in use, or cannot be written.
             WeightsError: the model cannot be loaded.
+            ConfigError: tokens are to be kept for a model that cannot rerank.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             what = "is a gallery already: use `index add`" if (path / SETTINGS).is_file() else "is in use"
             raise GalleryError(f"{path} {what}; a new gallery needs a new or empty folder")
         retriever = _load(model, device, threads) if isinstance(model, Path | str) else model
+        shape = reranker_of(retriever).token_shape if store_tokens else None
         settings = {
             "format": FORMAT,
             "store": "lance",
@@ -87,6 +88,7 @@ class Gallery:
                 "path": _model_path(model if isinstance(model, Path | str) else retriever.source),
                 "fingerprint": retriever.fingerprint,
                 "dim": retriever.embed_dim,
+                **({} if shape is None else {"tokens": list(shape)}),
             },
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "next_id": 0,
@@ -96,7 +98,7 @@ class Gallery:
             draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent))
             try:
                 draft.chmod(0o755)
-                STORES["lance"]().create(draft, retriever.embed_dim)
+                STORES["lance"]().create(draft, retriever.embed_dim, shape)
                 write_settings(draft, settings)
                 draft.rename(path)
             finally:
@@ -104,7 +106,7 @@ class Gallery:
         except OSError as error:
             raise GalleryError(f"cannot create gallery {path}: {error.strerror or error}") from None
         gallery = cls.open(path, device=device, threads=threads)
-        gallery._loaded = retriever
+        gallery._model.use(retriever)
         return gallery
 
     @classmethod
@@ -130,7 +132,7 @@ class Gallery:
         """
         path = Path(path)
         settings = read_settings(path)
-        store = STORES[settings["store"]]().open(path, settings["model"]["dim"])
+        store = STORES[settings["store"]]().open(path, settings["model"]["dim"], token_shape(settings))
 
         def load() -> Retriever:
             if model is not None and not isinstance(model, Path | str):
@@ -149,7 +151,7 @@ class Gallery:
         return cls(path, settings, store, load)
 
     def __len__(self) -> int:
-        return self._read(lambda: len(self._ids()))
+        return self._reader.consistently(lambda: len(self._reader.ids()))
 
     @property
     def model(self) -> str | None:
@@ -158,18 +160,19 @@ class Gallery:
         return path
 
     @property
+    def token_bytes(self) -> int:
+        """What the image tokens of one picture take on disk; 0 where the gallery keeps none."""
+        tokens, width = self._model.token_shape or (0, 0)
+        return 2 * tokens * width
+
+    @property
     def retriever(self) -> Retriever:
         """The gallery's model, loaded at first use.
 
         Raises:
             GalleryMismatch: the model there is not the one that filled the gallery.
         """
-        with self._loading:
-            if self._loaded is None:
-                loaded = self._load()
-                self._check(loaded)
-                self._loaded = loaded
-            return self._loaded
+        return self._model.retriever
 
     def add(
         self,
@@ -199,10 +202,10 @@ class Gallery:
         manifests = () if manifest is None else (manifest,) if isinstance(manifest, Path | str) else tuple(manifest)
         entries, listed = list_entries(paths, recursive=recursive, manifests=manifests, camera=camera)
         with self._writing():
-            run = Filling(self._encode_images, self._append, total=len(entries) + len(listed), progress=progress)
+            run = Filling(self._model.encode, self._append, total=len(entries) + len(listed), progress=progress)
             run.skipped.extend(listed)
             try:
-                for outcome in prepare_all(entries, self._known(), self._shrink):
+                for outcome in prepare_all(entries, self._known(), self._model.shrink):
                     run.take(outcome)
                 run.encode()
             except KeyboardInterrupt:
@@ -215,7 +218,7 @@ class Gallery:
         return run.report()
 
     def remove(self, rows: Sequence[int | Path | str]) -> int:
-        """Erase rows: no byte of their vectors, thumbnails or paths stays in any file of the gallery.
+        """Erase rows: no byte of their vectors, tokens, thumbnails or paths stays in any file of the gallery.
 
         Args:
             rows: ids, or paths of files (all rows made from them).
@@ -227,8 +230,8 @@ class Gallery:
             GalleryError: one of them is not in the gallery (then nothing is erased), or another process is writing.
         """
         with self._writing():
-            ids = self._ids()
-            paths = self._columns(("path",))["path"] if any(not isinstance(row, int) for row in rows) else ()
+            ids = self._reader.ids()
+            paths = self._reader.columns(("path",))["path"] if any(not isinstance(row, int) for row in rows) else ()
             wanted: set[int] = set()
             for row in rows:
                 found = [row] if isinstance(row, int) else [int(i) for i in ids[paths == os.path.realpath(row)]]
@@ -249,7 +252,11 @@ class Gallery:
         until: Moment | None = None,
         path: str | None = None,
         group_by: str | None = None,
+        language: str | None = None,
+        rerank: int | None = None,
         model: Retriever | None = None,
+        say: Say | None = None,
+        progress: Progress | None = None,
     ) -> list[Hit]:
         """Rank the pictures whose appearance is most similar to a description.
 
@@ -259,44 +266,59 @@ class Gallery:
             camera, since, until, path: filters, applied before ranking; see `tipr.gallery.filters.Filters`.
             group_by: keep only the best picture of each `identity`, `camera`, `path`, `sha256`, or value of a tag
                 `key=value`; pictures without a value stay.
+            language: of the words, one of `tipr.data.samples.LANGUAGES`; found out by default, where the model has a
+                projection for each language.
+            rerank: so many of the best pictures are scored a second time, words and picture together, and come first
+                by that score (`Hit.match`); at most what passes the filters. The others keep their order behind.
             model: a loaded retriever to encode with; it must be the one that filled the gallery.
+            say: called with sentences that must be read with the results, such as pictures that were not found; they
+                are logged when None.
+            progress: called with (pictures reranked, pictures to rerank).
 
         Returns:
-            At most k hits: score falling, ties by rising id.
+            At most k hits: score falling, ties by rising id; reranked ones first, match score falling.
 
         Raises:
-            ConfigError: an empty query, a bad filter, an unknown column or k < 1.
+            ConfigError: an empty query, a bad filter, an unknown column or language, k or rerank < 1, a model that
+                cannot rerank, or reranking by a vector.
             GalleryError: the gallery is empty.
             GalleryMismatch: another model.
         """
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, not {k}")
+        for name, number in (("k", k), ("rerank", 1 if rerank is None else rerank)):
+            if number < 1:
+                raise ConfigError(f"{name} must be at least 1, not {number}")
         if isinstance(query, str) and not query.strip():
             raise ConfigError("the query is empty: describe a person in words")
         if isinstance(query, str) and query.encode("utf-8", "replace").decode("utf-8") != query:  # lone surrogates
             raise ConfigError("the query is not valid UTF-8: check the encoding of your terminal")
+        if rerank is not None and not isinstance(query, str):
+            raise ConfigError("reranking needs a query in words, not a vector")
         filters = Filters.of(camera=camera, since=since, until=until, path=path)
         if model is not None:
-            self._check(model)
-        return self._read(lambda: self._search(query, k, filters, group_by, model))
+            self._model.check(model)
+        say = say or logger.warning
 
-    def _search(
-        self,
-        query: str | NDArray[np.float32],
-        k: int,
-        filters: Filters,
-        group_by: str | None,
-        model: Retriever | None,
-    ) -> list[Hit]:
-        ids = self._ids()
-        if not len(ids):
-            raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
-        needed = self._columns(filters.columns)
-        keep = filters.mask(needed, len(ids)) if filters.columns else None
-        groups = None if group_by is None else group_values(group_by, self._columns((*GROUPS, "tags")))
-        vector = self._query_vector(query, model)
-        found = scores(self._vectors(), vector)
-        return hits(rank(found, k, keep=keep, groups=groups), found, ids, self._columns(COLUMNS))
+        def search() -> list[Hit]:
+            ids = self._reader.ids()
+            if not len(ids):
+                raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
+            needed = self._reader.columns(filters.columns)
+            keep = filters.mask(needed, len(ids)) if filters.columns else None
+            groups = None if group_by is None else group_values(group_by, self._reader.columns((*GROUPS, "tags")))
+            if isinstance(query, str):
+                vector = encode_query(query, model or self.retriever, language, say)
+            else:
+                vector = self._model.query_vector(query)
+            found = scores(self._reader.vectors(), vector)
+            matched = None
+            if rerank is not None and isinstance(query, str):
+                reranker = reranker_of(model or self.retriever)
+                best = shortlist(found, rerank, keep=keep)
+                matched = self._match(reranker, query, best, say=say, progress=progress)
+            positions = rank(found, k, keep=keep, groups=groups, matched=matched)
+            return hits(positions, found, ids, self._reader.columns(COLUMNS), matched)
+
+        return self._reader.consistently(search)
 
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """The small JPEG of each row, in the order of `ids`.
@@ -305,7 +327,7 @@ class Gallery:
             GalleryError: an id is not in the gallery.
         """
         try:
-            return self._read(lambda: self._store.thumbnails(ids))
+            return self._reader.consistently(lambda: self._store.thumbnails(ids))
         except KeyError as error:
             raise GalleryError(f"row {error.args[0]} is not in gallery {self.path}") from None
 
@@ -318,107 +340,71 @@ class Gallery:
         Raises:
             GalleryError: one of the files is not in the gallery.
         """
-        return self._read(lambda: self._chosen_vectors(paths))
+        return self._reader.consistently(lambda: self._chosen_vectors(paths))
 
     def _chosen_vectors(self, paths: Sequence[Path | str] | None) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-        ids, vectors = self._ids(), self._vectors()
+        ids, vectors = self._reader.ids(), self._reader.vectors()
         if paths is None:
             return ids, vectors
-        places = whole_pictures(paths, self._columns(("path", "box")), self.path)
+        places = whole_pictures(paths, self._reader.columns(("path", "box")), self.path)
         return ids[places], vectors[places]
 
     def info(self) -> GalleryInfo:
         """What the gallery holds."""
-        columns = self._read(lambda: self._columns(("camera", "time", "identity")))
-        return summary(self.path, self._settings, columns, self._cache["version"])
+        columns = self._reader.consistently(lambda: self._reader.columns(("camera", "time", "identity")))
+        return summary(self.path, self._settings, columns, self._reader.version)
 
-    def _check(self, retriever: Retriever) -> None:
-        own = self._settings["model"]
-        if retriever.fingerprint != own["fingerprint"]:
-            source = retriever.source or "a model in memory"
-            state = f"model {own['fingerprint'][:12]} ({own['path'] or 'built in memory'})"
-            raise GalleryMismatch(
-                f"gallery {self.path} was filled by {state}, not by {retriever.fingerprint[:12]} ({source}): "
-                "search it with its own model, or create a new gallery"
-            )
+    def _match(
+        self,
+        reranker: Reranker,
+        query: str,
+        best: NDArray[np.int64],
+        *,
+        say: Say,
+        progress: Progress | None,
+    ) -> Matched:
+        """The second stage, from kept tokens or from the pictures."""
+        ids = self._reader.ids()
 
-    def _query_vector(self, query: str | NDArray[np.float32], model: Retriever | None) -> NDArray[np.float32]:
-        if isinstance(query, str):
-            return np.asarray((model or self.retriever).encode_text([query.strip()])[0], dtype=np.float32)
-        vector = np.asarray(query, dtype=np.float32)
-        if vector.shape != (self._settings["model"]["dim"],) or not np.isfinite(vector).all():
-            dim = self._settings["model"]["dim"]
-            raise ConfigError(f"a query vector must be {dim} finite numbers, not of shape {vector.shape}")
-        return vector
+        def kept(rows: NDArray[np.int64]) -> NDArray[np.float16]:
+            return self._store.tokens(ids[rows].tolist())
 
-    def _encode_images(self, pictures: list[Any]) -> NDArray[np.float32]:
-        return self.retriever.encode_images(pictures, batch_size=ENCODE_BATCH)
-
-    def _shrink(self, image: Image) -> Image:
-        from PIL import Image as images
-
-        from tipr.data.images import resize
-
-        return images.fromarray(resize(image, self.retriever.preprocessing.image_size))
+        if self.token_bytes:
+            return match(reranker, query, best, kept, progress)
+        pictures = PicturesAgain(
+            self._reader.columns(PicturesAgain.NEEDED),
+            thumbnails=lambda rows: self._store.thumbnails(ids[rows].tolist()),
+            shrink=self._model.shrink,
+            encode=reranker.retriever.image_tokens,
+        )
+        matched = match(reranker, query, best, pictures.tokens, progress)
+        if (note := pictures.note()) is not None:
+            say(note)
+        return matched
 
     def _known(self) -> Known:
-        columns = self._columns(("path", "box", "sha256"))
+        columns = self._reader.columns(("path", "box", "sha256"))
         known: dict[Any, dict[str, list[int]]] = {}
-        for i, path, box, sha256 in zip(self._ids(), *columns.values(), strict=True):
+        for i, path, box, sha256 in zip(self._reader.ids(), *columns.values(), strict=True):
             known.setdefault((path, box), {}).setdefault(sha256, []).append(int(i))
         return known
 
-    def _read(self, step: Callable[[], Result]) -> Result:
-        """Run a reading step on the newest version; again when an erasure took that version away meanwhile."""
-        for _ in range(READ_ATTEMPTS):
-            version = self._refresh()
-            try:
-                return step()
-            except GalleryCorrupt:
-                if self._refresh() == version:
-                    raise  # nobody changed it: it is damaged
-        raise GalleryError(f"gallery {self.path} keeps changing: try again later")
-
-    def _refresh(self) -> int:
-        version = self._store.refresh()
-        if version != self._cache.get("version"):
-            self._cache = {"version": version}
-        return version
-
-    def _ids(self) -> NDArray[np.int64]:
-        return self._cached("ids", self._store.ids)
-
-    def _vectors(self) -> NDArray[np.float16]:
-        return self._cached("vectors", self._store.vectors)
-
-    def _columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        missing = [name for name in names if f"column {name}" not in self._cache]
-        if missing:
-            self._cache.update({f"column {name}": values for name, values in self._store.columns(missing).items()})
-        return {name: self._cache[f"column {name}"] for name in names}
-
-    def _cached(self, name: str, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        if name not in self._cache:
-            self._cache[name] = read()
-        values: NDArray[Any] = self._cache[name]
-        return values
-
     def _append(self, rows: Sequence[Row]) -> None:
-        ids = self._ids()
+        ids = self._reader.ids()
         first = max(self._settings["next_id"], int(ids[-1]) + 1 if len(ids) else 0)
         self._store.append(rows, first)
-        self._refresh()
+        self._reader.refresh()
 
     def _erase(self, ids: Sequence[int]) -> None:
         if not ids:
             return
         # noted first: an erasure that is killed half-way is finished by the next writer
-        last = int(self._ids()[-1])
+        last = int(self._reader.ids()[-1])
         taken = last + 1 if ids[-1] == last else self._settings["next_id"]  # an id is never given twice
         self._note(next_id=taken, erasing=True)
         self._store.erase(ids)
         self._note(erasing=False)
-        self._refresh()
+        self._reader.refresh()
 
     def _note(self, **values: Any) -> None:
         self._settings = {**self._settings, **values}
@@ -432,7 +418,7 @@ class Gallery:
             if self._settings.get("erasing"):
                 self._store.purge()
                 self._note(erasing=False)
-            self._refresh()
+            self._reader.refresh()
             yield
 
 

@@ -27,6 +27,7 @@ class GalleryInfo:
         model: "demo" or the model's folder.
         fingerprint: of the model.
         dim: width of a vector.
+        token_bytes: of the image tokens of each picture; 0 where none are kept.
         created: when the gallery was made.
         bytes: size on disk.
         version: of the table.
@@ -42,6 +43,7 @@ class GalleryInfo:
     model: str
     fingerprint: str
     dim: int
+    token_bytes: int
     created: str
     bytes: int
     version: int
@@ -52,6 +54,7 @@ def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArr
     """Count what the columns `camera`, `time` and `identity` of all rows say."""
     known = columns["time"][~np.isnat(columns["time"])]
     model = settings["model"]
+    tokens, width = model.get("tokens", (0, 0))
     cameras = Counter(columns["camera"])
     return GalleryInfo(
         path=str(path),
@@ -63,6 +66,7 @@ def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArr
         model=model["path"] or "(built in memory)",
         fingerprint=model["fingerprint"],
         dim=model["dim"],
+        token_bytes=2 * tokens * width,
         created=settings["created"],
         bytes=sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names),
         version=version,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tipr.errors import ConfigError, GalleryError
 from tipr.gallery.bands import band, band_limits
 from tipr.gallery.info import utc
-from tipr.metrics.ranking import full_order, stable_similarity, top_k
+from tipr.metrics.ranking import full_order, stable_similarity, top_k, two_stage_order
 
 BLOCK = 32_768
 """Rows scored at a time, which bounds the memory of their conversion from half precision."""
@@ -31,11 +31,21 @@ class Hit:
         score: cosine similarity of query and picture, float32 dot of the query with the stored half-precision vector.
         metadata: `path, sha256, camera, time` (RFC 3339, UTC), `box, width, height, identity, tags`, and `band`, a key
             of `tipr.gallery.bands.BAND_NAMES`: how far the score stands out in this gallery.
+        match: raw match logit of the second stage, which such hits are ordered by; None where it did not look.
     """
 
     id: int
     score: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    match: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """What the second stage said: (k,) int64 rows, rising, and their (k,) float32 match scores."""
+
+    positions: NDArray[np.int64]
+    match: NDArray[np.float32]
 
 
 def scores(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,23 +70,35 @@ def rank(
     *,
     keep: NDArray[np.bool_] | None = None,
     groups: Sequence[Any] | None = None,
+    matched: Matched | None = None,
 ) -> NDArray[np.int64]:
-    """The k best rows: score falling, ties by rising position.
+    """The k best rows: score falling, ties by rising position; what was matched comes first, by match score.
 
     Args:
         found: (N,) float32 scores, in the order of the rows' ids.
         k: how many, >= 1.
         keep: (N,) bool, rows that take part; all when None.
         groups: N hashable values; only the best row of each value is kept. None groups with nothing.
+        matched: the second stage of some of the rows that take part.
 
     Returns:
         (at most k,) int64 positions, best first.
     """
-    candidates: NDArray[np.int64] = np.arange(len(found)) if keep is None else np.flatnonzero(keep)
+    candidates = _candidates(found, keep)
     taking_part = found[candidates]
-    if groups is not None:
-        return candidates[_best_of_groups(full_order(taking_part), candidates, groups, k)]
-    return candidates[top_k(taking_part, k)]
+    if matched is not None:
+        order = two_stage_order(taking_part, np.searchsorted(candidates, matched.positions), matched.match)
+    elif groups is not None:
+        order = full_order(taking_part)
+    else:
+        order = top_k(taking_part, k)
+    return candidates[order[:k] if groups is None else _best_of_groups(order, candidates, groups, k)]
+
+
+def shortlist(found: NDArray[np.float32], k: int, *, keep: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """The k best rows that take part, for a second stage: (min(k, rows that take part),) int64, rising."""
+    candidates = _candidates(found, keep)
+    return np.sort(candidates[top_k(found[candidates], k)])
 
 
 def hits(
@@ -84,6 +106,7 @@ def hits(
     found: NDArray[np.float32],
     ids: NDArray[np.int64],
     columns: Mapping[str, NDArray[Any]],
+    matched: Matched | None = None,
 ) -> list[Hit]:
     """The hits at some positions.
 
@@ -92,7 +115,9 @@ def hits(
         found: (N,) scores of all rows, for the bands.
         ids: (N,) ids of all rows.
         columns: all of `tipr.gallery.stores.COLUMNS`, each (N,).
+        matched: the second stage, if there was one.
     """
+    second = {} if matched is None else dict(zip(matched.positions.tolist(), matched.match.tolist(), strict=True))
     limits = band_limits(found)
     result = []
     for position in positions:
@@ -101,7 +126,7 @@ def hits(
         taken = metadata["time"]
         metadata["time"] = None if np.isnat(taken) else utc(taken).isoformat().replace("+00:00", "Z")
         metadata.update(width=int(metadata["width"]), height=int(metadata["height"]), band=band(score, limits))
-        result.append(Hit(int(ids[position]), score, metadata))
+        result.append(Hit(int(ids[position]), score, metadata, second.get(int(position))))
     return result
 
 
@@ -145,6 +170,10 @@ def group_values(column: str, columns: Mapping[str, NDArray[Any]]) -> list[Any]:
     if column not in keys:
         raise ConfigError(f"group_by: no column {column!r}; there are {', '.join([*GROUPS, *keys])}")
     return [pair.get(column) for pair in pairs]
+
+
+def _candidates(found: NDArray[np.float32], keep: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    return np.arange(len(found)) if keep is None else np.flatnonzero(keep)
 
 
 def _best_of_groups(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery.stores import STORES
+from tipr.gallery.stores import STORES, TokenShape
 
 FORMAT = 1
 """Version of a gallery's folder; another one is refused."""
@@ -16,8 +16,8 @@ NAME = "gallery.json"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`), `created`, `next_id`,
-    and `erasing` while an erasure runs.
+    """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`, and `tokens`, [T, W], where
+    image tokens are kept), `created`, `next_id`, and `erasing` while an erasure runs.
 
     Raises:
         GalleryError: there is no gallery, or one of another format.
@@ -33,6 +33,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         number, store, valid = settings["format"], settings["store"], isinstance(settings["created"], str)
         valid = valid and isinstance(model["fingerprint"], str) and isinstance(settings["next_id"], int)
         valid = valid and isinstance(model["dim"], int) and model["dim"] > 0 and isinstance(model["path"], str | None)
+        sizes = model.get("tokens", [1, 1])
+        valid = valid and len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise GalleryCorrupt(path, f"{NAME} cannot be read ({type(error).__name__})") from None
     if number != FORMAT or store not in STORES:
@@ -41,6 +43,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise GalleryCorrupt(path, f"{NAME} holds values of the wrong kind")
     checked: dict[str, Any] = settings
     return checked
+
+
+def token_shape(settings: dict[str, Any]) -> TokenShape | None:
+    """(T, W) of the image tokens that a gallery keeps of each row; None where it keeps none."""
+    sizes = settings["model"].get("tokens")
+    return None if sizes is None else (sizes[0], sizes[1])
 
 
 def write_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -91,6 +91,30 @@ class Reranker:
                 progress(start + len(part), len(images))
         return tokens
 
+    def vectors_and_tokens(self, images: Sequence[Path | Image]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """What both stages need of a batch of pictures, from one pass of the image tower.
+
+        Args:
+            images: N file paths or PIL images, as many as fit into one pass.
+
+        Returns:
+            vectors: (N, D) float32, those of `Retriever.encode_images`.
+            tokens: (N, T, W) float16, those of `image_tokens`.
+
+        Raises:
+            tipr.data.images.ImageProblem: a file cannot be read as an image.
+            WeightsError: the weights give values that are not finite.
+        """
+        retriever = self.retriever
+        with torch.inference_mode():
+            encoded = retriever.encoder.eval().encode_image(retriever.preprocessing(images).to(retriever.device))
+            joint = retriever.encoder.project_image(encoded.pooled).float()
+            vectors = torch.nn.functional.normalize(joint, dim=-1).cpu().numpy()
+            tokens = encoded.tokens.half().cpu().numpy()
+        if not (np.isfinite(vectors).all() and np.isfinite(tokens).all()):
+            raise WeightsError(f"model {retriever.source or 'in memory'} gives features that are not finite")
+        return vectors, tokens
+
     def score(
         self, query: str, image_tokens: NDArray[Any] | torch.Tensor, *, progress: Progress | None = None
     ) -> NDArray[np.float32]:

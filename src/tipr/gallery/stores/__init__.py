@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 Box = tuple[float, float, float, float]
 """(x, y, width, height) in pixels of the upright picture."""
 
+TokenShape = tuple[int, int]
+"""(T, W): image tokens of one row, and their width."""
+
 COLUMNS = ("path", "sha256", "camera", "time", "box", "width", "height", "identity", "tags")
 """What is known of a row besides its id, vector and thumbnail."""
 
@@ -37,6 +40,7 @@ class Row:
         box: the crop.
         identity: who is shown, where that is known.
         tags: free words; `key=value` makes a column.
+        tokens: (T, W) float16 image tokens for reranking, in a store that keeps them.
     """
 
     path: str
@@ -50,6 +54,7 @@ class Row:
     box: Box | None = None
     identity: int | str | None = None
     tags: tuple[str, ...] = ()
+    tokens: NDArray[np.float16] | None = None
 
 
 class Store(ABC):
@@ -63,13 +68,13 @@ class Store(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, folder: Path, dim: int) -> Self:
-        """A new empty store of `dim`-wide vectors below an existing folder."""
+    def create(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
+        """A new empty store of `dim`-wide vectors below an existing folder; with image tokens of one shape, or none."""
 
     @classmethod
     @abstractmethod
-    def open(cls, folder: Path, dim: int) -> Self:
-        """The store below `folder`, at its newest version."""
+    def open(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
+        """The store below `folder`, at its newest version; `dim` and `tokens` as it was created."""
 
     @abstractmethod
     def refresh(self) -> int:
@@ -95,6 +100,13 @@ class Store(ABC):
     @abstractmethod
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """The thumbnails of rows, in the order asked for; KeyError for an id that is not there."""
+
+    @abstractmethod
+    def tokens(self, ids: Sequence[int]) -> NDArray[np.float16]:
+        """(n, T, W) float16 image tokens of rows, in the order asked for; KeyError for an id that is not there.
+
+        Only in a store that was created for tokens; they are read for these rows alone.
+        """
 
     @abstractmethod
     def erase(self, ids: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Rows in one Lance table: vector, metadata and thumbnail of a row together, so that one commit covers all.
+"""Rows in one Lance table: vector, metadata, thumbnail and tokens of a row together, so that one commit covers all.
 
 Tables are made and filled through `lancedb`. Reading and erasing go through `lance` (pylance), the library inside it,
 pinned to the same release: it opens a table in a fifth of the time, which is what a one-shot search waits for, and
@@ -23,13 +23,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery.stores import Row, Store
+from tipr.gallery.stores import Row, Store, TokenShape
 
 TABLE = "people"
 FRAGMENTS = 24
 """More pieces than this are merged by `maintain`."""
 ROWS_PER_FRAGMENT = 100_000
 """Larger pieces are left alone, which bounds what one merge or one erasure rewrites."""
+BYTES_PER_FRAGMENT = 2**30
+"""The same bound for rows with image tokens, which are a hundred times larger."""
 HISTORY = timedelta(minutes=2)
 """Old versions are kept this long by `maintain`, for processes that are reading them."""
 RETRIES = 5
@@ -41,29 +43,31 @@ class LanceStore(Store):
 
     name: ClassVar[str] = "lance"
 
-    def __init__(self, folder: Path, dim: int) -> None:
+    def __init__(self, folder: Path, dim: int, tokens: TokenShape | None) -> None:
         self._folder = folder
         self._dim = dim
+        self._tokens = tokens
         self._place = folder / f"{TABLE}.lance"
+        self._piece = ROWS_PER_FRAGMENT if tokens is None else min(ROWS_PER_FRAGMENT, _rows_of(tokens))
         with self._reading():
             self._dataset = lance.dataset(str(self._place))
-            if self._dataset.schema != _schema(dim):
+            if self._dataset.schema != _schema(dim, tokens):
                 raise GalleryCorrupt(folder, "its table has other columns than a gallery's")
 
     @classmethod
-    def create(cls, folder: Path, dim: int) -> Self:
+    def create(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
         """A new empty table."""
         import lancedb
 
-        lancedb.connect(str(folder)).create_table(TABLE, schema=_schema(dim))
-        return cls(folder, dim)
+        lancedb.connect(str(folder)).create_table(TABLE, schema=_schema(dim, tokens))
+        return cls(folder, dim, tokens)
 
     @classmethod
-    def open(cls, folder: Path, dim: int) -> Self:
+    def open(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
         """The table at its newest version."""
         if not (folder / f"{TABLE}.lance").is_dir():
             raise GalleryCorrupt(folder, f"its table {TABLE}.lance is missing")
-        return cls(folder, dim)
+        return cls(folder, dim, tokens)
 
     def refresh(self) -> int:
         """Step to the newest version."""
@@ -79,7 +83,7 @@ class LanceStore(Store):
         start = time.time()
         with self._writing():
             table = lancedb.connect(str(self._folder)).open_table(TABLE)
-            table.add(_batch(rows, first_id, self._dim))
+            table.add(_batch(rows, first_id, self._dim, self._tokens))
             self._sync(since=start - 2)
         self.refresh()
 
@@ -103,13 +107,17 @@ class LanceStore(Store):
 
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """Thumbnails in the order asked for."""
-        if not ids:
-            return []
-        wanted = ", ".join(str(int(i)) for i in ids)
-        with self._reading():
-            table = self._dataset.to_table(columns=["id", "thumbnail"], filter=f"id IN ({wanted})")
-        found = dict(zip(table["id"].to_pylist(), table["thumbnail"].to_pylist(), strict=True))
-        return [found[int(i)] for i in ids]
+        return self._blobs("thumbnail", ids)
+
+    def tokens(self, ids: Sequence[int]) -> NDArray[np.float16]:
+        """(n, T, W) float16 in the order asked for."""
+        if self._tokens is None:
+            raise ValueError("this store keeps no image tokens")
+        blobs = self._blobs("tokens", ids)
+        size = 2 * self._tokens[0] * self._tokens[1]
+        if any(len(blob) != size for blob in blobs):
+            raise GalleryCorrupt(self._folder, "image tokens of another size than the gallery's")
+        return np.frombuffer(b"".join(blobs), dtype="<f2").astype(np.float16, copy=False).reshape(-1, *self._tokens)
 
     def erase(self, ids: Sequence[int]) -> None:
         """Delete by id alone (the predicate is written into the table's history), then purge."""
@@ -126,7 +134,7 @@ class LanceStore(Store):
         with self._writing():
             self._retry(
                 lambda: self._newest().optimize.compact_files(
-                    target_rows_per_fragment=ROWS_PER_FRAGMENT, materialize_deletions_threshold=0.0
+                    target_rows_per_fragment=self._piece, materialize_deletions_threshold=0.0
                 )
             )
             # the caller holds the gallery's lock, so no other writer has files that are not yet committed
@@ -138,9 +146,19 @@ class LanceStore(Store):
         """Merge fragments once there are many of them."""
         with self._writing():
             if len(self._newest().get_fragments()) > FRAGMENTS:
-                self._retry(lambda: self._newest().optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT))
+                self._retry(lambda: self._newest().optimize.compact_files(target_rows_per_fragment=self._piece))
                 self._retry(lambda: self._newest().cleanup_old_versions(older_than=HISTORY))
         self.refresh()
+
+    def _blobs(self, column: str, ids: Sequence[int]) -> list[bytes]:
+        """A column of bytes, of these rows alone, in the order asked for."""
+        if not ids:
+            return []
+        wanted = ", ".join(str(int(i)) for i in ids)
+        with self._reading():
+            table = self._dataset.to_table(columns=["id", column], filter=f"id IN ({wanted})")
+        found = dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
+        return [found[int(i)] for i in ids]
 
     def _newest(self) -> Any:
         return lance.dataset(str(self._place))
@@ -193,7 +211,12 @@ class LanceStore(Store):
             raise GalleryError(f"cannot write to gallery {self._folder}: {_line(error)}") from None
 
 
-def _schema(dim: int) -> pa.Schema:
+def _rows_of(tokens: TokenShape) -> int:
+    return max(1, BYTES_PER_FRAGMENT // (2 * tokens[0] * tokens[1]))
+
+
+def _schema(dim: int, tokens: TokenShape | None) -> pa.Schema:
+    kept = [] if tokens is None else [pa.field("tokens", pa.large_binary(), nullable=False)]  # float16, little-endian
     return pa.schema(
         [
             pa.field("id", pa.int64(), nullable=False),
@@ -208,14 +231,18 @@ def _schema(dim: int) -> pa.Schema:
             pa.field("identity", pa.string()),
             pa.field("tags", pa.string()),
             pa.field("thumbnail", pa.binary(), nullable=False),
+            *kept,
         ]
     )
 
 
-def _batch(rows: Sequence[Row], first_id: int, dim: int) -> pa.RecordBatch:
+def _batch(rows: Sequence[Row], first_id: int, dim: int, tokens: TokenShape | None) -> pa.RecordBatch:
     vectors = np.stack([row.vector for row in rows])
     if vectors.shape != (len(rows), dim) or vectors.dtype != np.float16:
         raise ValueError(f"vectors must be ({len(rows)}, {dim}) float16, not {vectors.shape} {vectors.dtype}")
+    shapes = {None if row.tokens is None else row.tokens.shape for row in rows}
+    if shapes != {tokens}:
+        raise ValueError(f"image tokens must be of shape {tokens} in every row, not {shapes}")
     values: dict[str, Any] = {
         "id": pa.array(range(first_id, first_id + len(rows)), pa.int64()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float16()), dim),
@@ -229,8 +256,9 @@ def _batch(rows: Sequence[Row], first_id: int, dim: int) -> pa.RecordBatch:
         "identity": [_json(row.identity) for row in rows],
         "tags": [_json(row.tags or None) for row in rows],
         "thumbnail": [row.thumbnail for row in rows],
+        "tokens": [None if row.tokens is None else row.tokens.astype("<f2", copy=False).tobytes() for row in rows],
     }
-    schema = _schema(dim)
+    schema = _schema(dim, tokens)
     arrays = [
         column if isinstance(column := values[field.name], pa.Array) else pa.array(column, field.type)
         for field in schema

@@ -1,0 +1,82 @@
+"""What a gallery has read of its store, kept as long as the store's version is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipr.errors import GalleryCorrupt, GalleryError
+from tipr.gallery.stores import Store
+
+ATTEMPTS = 5
+"""Times a reader starts again because the version it reads was erased."""
+
+Result = TypeVar("Result")
+
+
+class Reader:
+    """Columns of all rows, in the order of their ids.
+
+    Args:
+        path: of the gallery, for errors.
+        store: what is read.
+    """
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self._path = path
+        self._store = store
+        self._cache: dict[str, Any] = {}
+
+    @property
+    def version(self) -> int:
+        """Of the store, at the last `refresh`."""
+        version: int = self._cache["version"]
+        return version
+
+    def consistently(self, step: Callable[[], Result]) -> Result:
+        """Run a reading step on the newest version; again when an erasure took that version away meanwhile.
+
+        Raises:
+            GalleryCorrupt: damaged on disk.
+            GalleryError: the gallery keeps changing.
+        """
+        for _ in range(ATTEMPTS):
+            version = self.refresh()
+            try:
+                return step()
+            except GalleryCorrupt:
+                if self.refresh() == version:
+                    raise  # nobody changed it: it is damaged
+        raise GalleryError(f"gallery {self._path} keeps changing: try again later")
+
+    def refresh(self) -> int:
+        """Step to the newest version and return its number; what was read of another one is forgotten."""
+        version = self._store.refresh()
+        if version != self._cache.get("version"):
+            self._cache = {"version": version}
+        return version
+
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) int64, rising."""
+        return self._cached("ids", self._store.ids)
+
+    def vectors(self) -> NDArray[np.float16]:
+        """(N, D) float16."""
+        return self._cached("vectors", self._store.vectors)
+
+    def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Some of `tipr.gallery.stores.COLUMNS`, each (N,)."""
+        missing = [name for name in names if f"column {name}" not in self._cache]
+        if missing:
+            self._cache.update({f"column {name}": values for name, values in self._store.columns(missing).items()})
+        return {name: self._cache[f"column {name}"] for name in names}
+
+    def _cached(self, name: str, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        if name not in self._cache:
+            self._cache[name] = read()
+        values: NDArray[Any] = self._cache[name]
+        return values
