@@ -16,7 +16,14 @@ import torch
 
 from tipr.errors import ConfigError, WeightsError
 from tipr.translation.backends import Answer, Prompt, Take
-from tipr.translation.model_folder import ModelFolder, offline_transformers, open_device, open_model_folder
+from tipr.translation.model_folder import (
+    ModelFolder,
+    offline_transformers,
+    open_device,
+    open_model_folder,
+    special_tokens,
+    without_tokens,
+)
 
 
 class LocalModel:
@@ -36,6 +43,7 @@ class LocalModel:
         self.max_new_tokens = max_new_tokens
         self._model = model
         self._tokenizer = tokenizer
+        self._special = special_tokens(tokenizer)
         self._sha256 = folder.sha256()
 
     @classmethod
@@ -135,7 +143,7 @@ class LocalModel:
         if templated:
             texts = [
                 self._tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}],
+                    [{"role": "user", "content": without_tokens(text, self._special)}],
                     tokenize=False,
                     add_generation_prompt=True,
                     enable_thinking=False,  # a variable of some templates; the others do not look at it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,18 @@ def open_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found; use cpu")
     return device
+
+
+def special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """The tokens by which a tokenizer of transformers marks turns, pictures and ends."""
+    return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+
+def without_tokens(text: str, tokens: Iterable[str]) -> str:
+    """The text with tokens broken up: a caption that spells a special one would end the turn or ask for a picture."""
+    for token in tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 def offline_transformers() -> Any:

@@ -22,7 +22,14 @@ from torch.nn import functional
 from tipr.data.images import read_image
 from tipr.errors import ConfigError, WeightsError
 from tipr.translation.backends import Answer, Prompt, Take
-from tipr.translation.model_folder import ModelFolder, offline_transformers, open_device, open_model_folder
+from tipr.translation.model_folder import (
+    ModelFolder,
+    offline_transformers,
+    open_device,
+    open_model_folder,
+    special_tokens,
+    without_tokens,
+)
 
 Inputs = dict[str, Tensor]
 """What the processor makes of prompts: ids, masks, pixels, under the names that the model takes."""
@@ -65,8 +72,7 @@ class VisionLanguageModel:
         self.batch = batch
         self.max_new_tokens = max_new_tokens
         self._processor = processor
-        added = processor.tokenizer.added_tokens_decoder.values()
-        self._special = tuple(token.content for token in added if token.special)
+        self._special = special_tokens(processor.tokenizer)
         self._sha256 = folder.sha256()
 
     @classmethod
@@ -201,21 +207,17 @@ class VisionLanguageModel:
     def _wording(self, prompt: Prompt, answer: str | None) -> str:
         if prompt.image is None:
             raise ConfigError(f"model {self.folder.name} needs a picture with every prompt")
-        content = [{"type": "image"}, {"type": "text", "text": self._harmless(prompt.text)}]
+        content = [{"type": "image"}, {"type": "text", "text": without_tokens(prompt.text, self._special)}]
         turns = [{"role": "user", "content": content}]
         if answer is not None:
-            turns.append({"role": "assistant", "content": [{"type": "text", "text": self._harmless(answer)}]})
+            turns.append(
+                {"role": "assistant", "content": [{"type": "text", "text": without_tokens(answer, self._special)}]}
+            )
         try:
             text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None)
         except Exception as error:  # a template is a program of the model's makers
             raise WeightsError(f"the chat template of {self.folder.path} fails: {_line(error)}") from None
         return str(text)
-
-    def _harmless(self, text: str) -> str:
-        """The text with special tokens broken up: a caption that spells one would end the turn or ask for a picture."""
-        for token in self._special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._processor.tokenizer(text, add_special_tokens=self._adds_start(text))["input_ids"]
