@@ -13,7 +13,15 @@ from tipr.config import Section
 from tipr.encoders import ENCODERS, Encoder
 from tipr.errors import ConfigError
 
-NOT_ENCODERS = {"__init__", "base", "cross_encoder", "tokenizers", "clip_tokenizer"}
+NOT_ENCODERS = {
+    "__init__",
+    "base",
+    "cross_encoder",
+    "tokenizers",
+    "clip_tokenizer",
+    "xlmr_tokenizer",
+    "sentencepiece_file",
+}
 
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 

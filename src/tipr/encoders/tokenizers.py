@@ -181,11 +181,17 @@ def _clip() -> type[Tokenizer]:
     return ClipTokenizer
 
 
+def _xlmr() -> type[Tokenizer]:
+    from tipr.encoders.xlmr_tokenizer import XlmrTokenizer
+
+    return XlmrTokenizer
+
+
 def _subword() -> type[Tokenizer]:
     return SubwordTokenizer
 
 
-TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {"clip": _clip, "subword": _subword}
+TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {"clip": _clip, "subword": _subword, "xlmr": _xlmr}
 """Kind -> function that imports and returns the class."""
 
 

@@ -26,7 +26,7 @@ from tipr.training import environment
 from tipr.training.checkpoint import reported
 from tipr.training.features import pair_features
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
-from tipr.training.run_config import PreprocessingConfig, RunConfig, SubwordTokenizerConfig
+from tipr.training.run_config import PreprocessingConfig, RunConfig, SubwordTokenizerConfig, XlmrTokenizerConfig
 from tipr.training.sources import Note, Share, build_source, read_images, tokenise
 from tipr.training.validation import Validation
 
@@ -251,8 +251,9 @@ def _tokenizer(config: RunConfig, train: Split | Pairs, fabric: Any) -> Tokenize
                 max_tokens=config.max_tokens,
             )
         else:
-            clip: Any = TOKENIZERS["clip"]()
-            made = clip.from_file(settings.vocabulary, max_tokens=config.max_tokens)
+            published: Any = TOKENIZERS[settings.kind]()
+            file = settings.path if isinstance(settings, XlmrTokenizerConfig) else settings.vocabulary
+            made = published.from_file(file, max_tokens=config.max_tokens)
         with reported(config.out, "write the tokenizer"):
             draft = config.out / f".{TOKENIZER}"
             draft.mkdir(exist_ok=True)

@@ -76,7 +76,22 @@ class ClipTokenizerConfig(Section):
     max_tokens: PositiveInt | None = None
 
 
-TokenizerConfig = Annotated[SubwordTokenizerConfig | ClipTokenizerConfig, Field(discriminator="kind")]
+class XlmrTokenizerConfig(Section):
+    """XLM-R's vocabulary; captions are cleaned as Bi-IRRA does.
+
+    Attributes:
+        path: the user's copy of XLM-R's `tokenizer.json` or `sentencepiece.bpe.model`, or a folder with one of them.
+        max_tokens: longest caption in tokens, start and end included, and in words; None: the encoder's.
+    """
+
+    kind: Literal["xlmr"] = "xlmr"
+    path: Path
+    max_tokens: PositiveInt | None = None
+
+
+TokenizerConfig = Annotated[
+    SubwordTokenizerConfig | ClipTokenizerConfig | XlmrTokenizerConfig, Field(discriminator="kind")
+]
 
 
 class Data(Section):
