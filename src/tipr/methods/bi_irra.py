@@ -322,8 +322,8 @@ class BiIrra(Method):
         c = self.config
         words = texts[c.mim_student]
         student = self.mim_head(self.encoder.fusion(masked.tokens, None, words.tokens, words.mask))
-        # After the student: autocast keeps the half-precision copies of weights that it makes, and those made without
-        # gradient would leave the student without one.
+        # After the student: some versions of torch reuse under autocast the half-precision copies of weights that were
+        # made without gradient, which would leave the student without one.
         with torch.no_grad():
             words = texts[c.mim_teacher]
             teacher = self.encoder.fusion(image.tokens, None, words.tokens, words.mask)
