@@ -165,6 +165,11 @@ def annotation_file(root: Path, made: list[Entry]) -> Path:
     return (root / "reid_raw.json").rename(root / "annotation" / "people.json")
 
 
+def annotation_folder(root: Path, made: list[Entry]) -> Path:
+    (root / "annos").mkdir()
+    return (root / "reid_raw.json").rename(root / "annos" / "reid_raw.json").parent
+
+
 def with_the_file_without_splits(root: Path, made: list[Entry]) -> Path:
     (root / "reid_raw.json").rename(root / "my.json")
     write_json(root / "caption_all.json", [without(entry, "split") for entry in made])
@@ -201,6 +206,7 @@ LAYOUTS: list[Callable[[Path, list[Entry]], Path]] = [
     other_suffixes,
     folder_above,
     annotation_file,
+    annotation_folder,
     with_the_file_without_splits,
     images_behind_a_link,
     byte_order_mark,

@@ -42,12 +42,13 @@ class Export:
 
 
 def home_of(root: Path, names: Sequence[str]) -> Path:
-    """The folder of a data set: `root`, a folder in it with one of the names, or that of an annotation file."""
+    """The folder of a data set: `root`, a folder in it with one of the names, or that above annotations alone."""
+    folder = root.parent if root.is_file() else root
+    if _json_files(folder) and not any(child.is_dir() for child in folder.iterdir()) and _has_images(folder.parent):
+        return folder.parent
     if root.is_file():
-        folder = root.parent
-        # a file in a folder that holds nothing but annotations: the images are beside that folder
-        return folder.parent if not _has_images(folder) and _has_images(folder.parent) else folder
-    if root.is_dir() and not _json_files(root):
+        return folder
+    if not _json_files(root):
         wanted = {_plain(name) for name in names}
         for child in sorted(root.iterdir()):
             if child.is_dir() and _plain(child.name) in wanted:
