@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,45 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tipr.data.images import Preprocessing
+from tipr.data.images import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocessing
 from tipr.encoders.base import Encoder
 from tipr.encoders.clip_tokenizer import ClipTokenizer
 from tipr.encoders.tokenizers import Tokenizer
+from tipr.encoders.xlmr_tokenizer import XlmrTokenizer
 from tipr.errors import WeightsError
-from tipr.importers.official import CLIP_VOCABULARY, OfficialFile, where_to_get
+from tipr.importers.official import CLIP_VOCABULARY, XLMR_VOCABULARY, OfficialFile, where_to_get
 from tipr.retrieval import Retriever
 
-VOCABULARIES = {
-    "huggingface_clip": (CLIP_VOCABULARY, ("merges.txt",)),
-    "irra": (CLIP_VOCABULARY, ()),
-    "open_clip": (CLIP_VOCABULARY, ("merges.txt",)),
-    "openai_clip": (CLIP_VOCABULARY, ()),
+
+@dataclass(frozen=True)
+class Companions:
+    """What the weights of a format are used with.
+
+    Attributes:
+        vocabulary: the tokenizer's official file.
+        others: names that it may have beside a checkpoint as well.
+        tokenizer: reads it.
+        mean, std, interpolation: see `Preprocessing`.
+    """
+
+    vocabulary: OfficialFile
+    others: tuple[str, ...] = ()
+    tokenizer: type[ClipTokenizer] | type[XlmrTokenizer] = ClipTokenizer
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    interpolation: Interpolation = "bilinear"
+
+
+X2VLM = Companions(XLMR_VOCABULARY, ("tokenizer.json",), XlmrTokenizer, interpolation="bicubic")
+COMPANIONS = {
+    "bi_irra": replace(X2VLM, mean=IMAGENET_MEAN, std=IMAGENET_STD),  # the statistics changed in fine-tuning
+    "huggingface_clip": Companions(CLIP_VOCABULARY, ("merges.txt",)),
+    "irra": Companions(CLIP_VOCABULARY),
+    "open_clip": Companions(CLIP_VOCABULARY, ("merges.txt",)),
+    "openai_clip": Companions(CLIP_VOCABULARY),
+    "x2vlm": X2VLM,
 }
-"""Format -> the tokenizer's official file, and other names that it may have beside a checkpoint."""
+"""By format."""
 CAPTIONS = ("a man in a red jacket", "a woman with a black backpack")
 """What a verified model must be able to encode."""
 
@@ -87,19 +111,21 @@ def import_model(
     """
     from tipr.importers import read
 
+    companions = COMPANIONS[format]
     official, tokenizer_file = vocabulary_of(format, path, vocabulary)
     if not tokenizer_file.is_file():
         raise WeightsError(where_to_get(official, tokenizer_file))
     method = read(format, path, config=config, unconfined=unconfined)
     encoder = method.encoder
-    tokenizer = ClipTokenizer.from_file(tokenizer_file, max_tokens=encoder.max_tokens)
+    tokenizer = companions.tokenizer.from_file(tokenizer_file, max_tokens=encoder.max_tokens)
     _check_vocabulary(tokenizer, encoder, tokenizer_file)
     digest = _sha256(path)
     card = {
         "imported": {"format": format, "file": path.name, "sha256": digest, "notices": list(method.notices)},
         "licence": "that of the imported weights; ask their makers",
     }
-    model = Retriever(encoder, tokenizer, Preprocessing(encoder.image_size), card, source=str(out))
+    preprocessing = Preprocessing(encoder.image_size, companions.mean, companions.std, companions.interpolation)
+    model = Retriever(encoder, tokenizer, preprocessing, card, source=str(out))
     model.save(out)
     return Imported(
         folder=out,
@@ -123,9 +149,9 @@ def vocabulary_of(format: str, path: Path, given: Path | None) -> tuple[Official
         path: the checkpoint.
         given: where the user says it is; None: one of the usual names beside the checkpoint.
     """
-    official, others = VOCABULARIES[format]
+    official = COMPANIONS[format].vocabulary
     folder = path if path.is_dir() else path.parent
-    usual = [folder / name for name in (official.name, *others)]
+    usual = [folder / name for name in (official.name, *COMPANIONS[format].others)]
     return official, given or next((file for file in usual if file.is_file()), usual[0])
 
 
