@@ -101,7 +101,7 @@ def _entry(record: Any, split: str | None, place: str, problems: Problems) -> En
         problems.add("no_image", place)
         return None
     place = f"{place} ({image if image.isprintable() else repr(image)})"
-    cleaned = clean_path(image)
+    cleaned = clean_path(image) if _is_unicode(image) else None
     identity = _identity(_first(record, IDENTITY_KEYS), place, problems)
     captions = _captions(_first(record, CAPTION_KEYS), place, problems)
     if "split" in record:
@@ -137,8 +137,13 @@ def _captions(value: Any, place: str, problems: Problems) -> tuple[str, ...] | N
     if not isinstance(captions, list) or not captions:
         problems.add("no_captions", place)
         return None
-    bad = [caption for caption in captions if not isinstance(caption, str)]
+    bad = [caption for caption in captions if not isinstance(caption, str) or not _is_unicode(caption)]
     if bad:
         problems.add("bad_caption", f"{place}: {bad[0]!r}", count=len(bad))
         return None
     return tuple(captions)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell halves of a surrogate pair, which no file can be written with."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)

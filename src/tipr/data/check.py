@@ -90,7 +90,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """A tree of JSON values."""
         tree = asdict(self)
-        tree["problems"] = [{**asdict(problem), "level": problem.level} for problem in self.problems]
+        tree["problems"] = [problem.to_json() for problem in self.problems]
         return tree
 
 

@@ -135,6 +135,8 @@ def write_manifest(path: Path | str, records: Iterable[Record]) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise DatasetError(f"cannot write manifest {path}: {error.strerror or error}") from None
+    except UnicodeEncodeError as error:  # JSON can spell halves of a surrogate pair, a file cannot
+        raise DatasetError(f"cannot write manifest {path}: {error.object[error.start]!r} is no sign") from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Level = Literal["error", "warning", "note"]
 """An error makes the data set unusable, a warning is to be known, a note is neither."""
@@ -74,11 +73,11 @@ KINDS: dict[str, tuple[Level, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One kind of finding: how often, a sentence, and the first few places."""
+    """One kind of finding: how often, what more there is to say, and the first few places."""
 
     kind: str
     count: int
-    message: str
+    detail: str = ""
     examples: tuple[str, ...] = ()
 
     @property
@@ -86,53 +85,52 @@ class Problem:
         """How bad it is."""
         return KINDS[self.kind][0]
 
+    @property
+    def message(self) -> str:
+        """The finding as a sentence."""
+        sentence = re.sub(r"\[(.*?)\|(.*?)\]", r"\1" if self.count == 1 else r"\2", KINDS[self.kind][1])
+        return sentence.format(n=f"{self.count:,}") + (f": {self.detail}" if self.detail else "")
+
     def line(self) -> str:
         """The sentence with its first example."""
         return f"{self.message}, first {self.examples[0]}" if self.examples else self.message
+
+    def to_json(self) -> dict[str, Any]:
+        """A tree of JSON values."""
+        return {
+            "kind": self.kind,
+            "level": self.level,
+            "count": self.count,
+            "message": self.message,
+            "examples": list(self.examples),
+        }
 
 
 class Problems:
     """Counts findings by kind and keeps the first few examples of each."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
-        self._details: dict[str, str] = {}
+        self._found: dict[str, Problem] = {}
 
     def add(self, kind: str, example: str = "", *, count: int = 1, detail: str = "") -> None:
-        """Note `count` findings of a kind; `detail` is put behind its sentence."""
+        """Note `count` findings of a kind; a `detail` is put behind its sentence.
+
+        Raises:
+            ValueError: `KINDS` has no such kind.
+        """
         if kind not in KINDS:
             raise ValueError(f"unknown kind of problem {kind!r}")
-        self._counts[kind] += count
-        examples = self._examples.setdefault(kind, [])
+        before = self._found.get(kind, Problem(kind, 0))
+        examples = before.examples
         if example and len(examples) < EXAMPLES:
-            examples.append(example)
-        if detail:
-            self._details[kind] = detail
+            examples = (*examples, example)
+        self._found[kind] = Problem(kind, before.count + count, detail or before.detail, examples)
 
     def extend(self, found: Iterable[Problem]) -> None:
-        """Take over what another part found; kinds do not meet."""
+        """Take over what another part found, kinds that are new here."""
         for problem in found:
-            sentence = _sentence(problem.kind, problem.count)
-            detail = problem.message.removeprefix(sentence).removeprefix(": ")
-            for example in problem.examples or ("",):
-                self.add(problem.kind, example, count=0, detail=detail)
-            self._counts[problem.kind] += problem.count
+            self._found[problem.kind] = problem
 
     def found(self) -> tuple[Problem, ...]:
         """What was noted, in the order of `KINDS`."""
-        return tuple(
-            Problem(
-                kind,
-                self._counts[kind],
-                _sentence(kind, self._counts[kind]) + (f": {self._details[kind]}" if self._details.get(kind) else ""),
-                tuple(self._examples.get(kind, ())),
-            )
-            for kind in KINDS
-            if self._counts[kind]
-        )
-
-
-def _sentence(kind: str, count: int) -> str:
-    sentence = re.sub(r"\[(.*?)\|(.*?)\]", r"\1" if count == 1 else r"\2", KINDS[kind][1])
-    return sentence.format(n=f"{count:,}")
+        return tuple(self._found[kind] for kind in KINDS if kind in self._found)
