@@ -29,7 +29,7 @@ Rows = list[list[str]]
 @click.argument("model")
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--split", default="test", show_default=True, help="Split to score on: train, val, test, paraphrase.")
-@click.option("--dataset", metavar="NAME", help="Layout of DATA: synthetic or manifest; found out by default.")
+@click.option("--dataset", metavar="NAME", help="Data set, as in `tipr data`; synthetic or manifest by default.")
 @click.option("--language", "languages", multiple=True, metavar="CODE", help="en, zh, fr or de; may be repeated.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON to a file too.")
 @click.option(
