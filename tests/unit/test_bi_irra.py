@@ -264,6 +264,30 @@ def test_match_is_the_encoders_with_the_text_as_query() -> None:
     torch.testing.assert_close(logits, method.encoder.match_head(fused[:, 0]))
 
 
+def test_the_papers_readings_of_the_encoder_are_settings() -> None:
+    batch = make_batch()
+    released, shared, cls, image_query = (
+        make(make_encoder(**sizes))
+        for sizes in ({}, {"text_projections": "shared"}, {"global_token": "class"}, {"match_query": "image"})
+    )
+    assert not any("target_projections" in name for name in shared.state_dict())
+    pooled = torch.randn(2, 16)
+    assert torch.equal(shared.project_text(pooled, target="fr"), shared.project_text(pooled))
+    assert step(shared, batch)["itc"] == step(released, batch)["itc"]  # the projections start as copies
+
+    mean, first = (method.encoder.encode_image(batch.pixels) for method in (released, cls))
+    torch.testing.assert_close(mean.tokens[:, 1:], first.tokens[:, 1:])
+    torch.testing.assert_close(mean.pooled, first.tokens[:, 1:].mean(dim=1))
+    seen = cls.encoder.vision(pixel_values=batch.pixels).last_hidden_state[:, 0]
+    torch.testing.assert_close(first.pooled, cls.encoder.vision_norm(seen))
+
+    text = released.encoder.encode_text(batch.source_ids, batch.source_mask)
+    logits = [method.match(text.tokens, text.mask, mean.tokens) for method in (released, image_query)]
+    fused = image_query.encoder.fusion(mean.tokens, None, text.tokens, text.mask)
+    torch.testing.assert_close(logits[1], image_query.encoder.match_head(fused[:, 0]))
+    assert not torch.allclose(*logits)
+
+
 # The temperature, gradients and the optimiser
 
 

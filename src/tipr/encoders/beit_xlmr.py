@@ -38,6 +38,11 @@ class BeitXlmrConfig(Section):
         embed_dim: D, width of the joint space.
         source_language: whose projection serves every language without one of its own.
         target_languages: each has a projection of its own, at first a copy of the source's.
+        text_projections: "per_language", as released; "shared": one for all languages, as the paper has it.
+        global_token: "mean" of the normalised patch tokens, as released; "class": the class token, normalised, which is
+            the paper's v_cls.
+        match_query: which modality is the query of `match`: "text", as released, or "image", as the paper's Eq. 14 is
+            printed.
         attention: "sdpa" (fused) or "eager" (plain matrix products: for comparisons, and faster for training with
             short rows on a CPU).
     """
@@ -65,12 +70,20 @@ class BeitXlmrConfig(Section):
     embed_dim: PositiveInt = 256
     source_language: str = "en"
     target_languages: tuple[str, ...] = ("zh",)
+    text_projections: Literal["per_language", "shared"] = "per_language"
+    global_token: Literal["mean", "class"] = "mean"
+    match_query: Literal["text", "image"] = "text"
     attention: Literal["sdpa", "eager"] = "sdpa"
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches."""
         return self.image_size[0] // self.patch, self.image_size[1] // self.patch
+
+    @property
+    def projected_languages(self) -> tuple[str, ...]:
+        """Target languages with a projection of their own."""
+        return self.target_languages if self.text_projections == "per_language" else ()
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -126,7 +139,8 @@ class BeitXlmrEncoder(Encoder):
     """Image tower, multilingual text tower, fusion encoder, match head and one text projection for each language.
 
     The global image token is the MEAN of the normalised patch tokens and stands in front of them; the class token is
-    thrown away. The global text token is the first one. Source: Bi-IRRA (arXiv 2510.17685) and its released code.
+    thrown away. The global text token is the first one. The paper's readings of this and of two other points are
+    settings. Source: Bi-IRRA (arXiv 2510.17685) and its released code.
 
     Args:
         config: sizes.
@@ -175,7 +189,7 @@ class BeitXlmrEncoder(Encoder):
         self.vision_projection = nn.Linear(config.width, config.embed_dim)
         self.text_projection = nn.Linear(config.width, config.embed_dim)
         self.target_projections = nn.ModuleDict(
-            {language: nn.Linear(config.width, config.embed_dim) for language in config.target_languages}
+            {language: nn.Linear(config.width, config.embed_dim) for language in config.projected_languages}
         )
         for projection in self.target_projections.values():
             projection.load_state_dict(self.text_projection.state_dict())
@@ -192,7 +206,7 @@ class BeitXlmrEncoder(Encoder):
         """
         weights = self.state_dict()
         own = {name: value for name, value in weights.items() if not name.startswith("target_projections.")}
-        for language in config.target_languages:
+        for language in config.projected_languages:
             old = f"target_projections.{language}" if language in self.target_projections else "text_projection"
             for part in ("weight", "bias"):
                 own[f"target_projections.{language}.{part}"] = weights[f"{old}.{part}"]
@@ -207,7 +221,9 @@ class BeitXlmrEncoder(Encoder):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Languages with a projection of their own, the source language first."""
+        """Languages with a projection of their own, the source language first; empty where all share one."""
+        if self.config.text_projections == "shared":
+            return ()
         return self.source_language, *self.config.target_languages
 
     @property
@@ -234,9 +250,12 @@ class BeitXlmrEncoder(Encoder):
             height, width = self.image_size
             raise ValueError(f"pixels must be (B, 3, {height}, {width}), not {tuple(pixels.shape)}")
         hidden = None if patch_mask is None else self._per_image(patch_mask, len(pixels))
-        patches = self.vision(pixel_values=pixels, bool_masked_pos=hidden).last_hidden_state[:, 1:]
-        patches = self.vision_norm(patches).float()
-        tokens = torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+        seen = self.vision(pixel_values=pixels, bool_masked_pos=hidden).last_hidden_state
+        if self.config.global_token == "class":
+            tokens = self.vision_norm(seen).float()
+        else:
+            patches = self.vision_norm(seen[:, 1:]).float()
+            tokens = torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
         return Encoded(tokens, tokens[:, 0], torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def _per_image(self, patch_mask: Tensor, images: int) -> Tensor:
@@ -288,7 +307,7 @@ class BeitXlmrEncoder(Encoder):
         return projection(pooled).float()  # type: ignore[no-any-return]
 
     def match(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
-        """Score N pairs: the text looks at the image, its first token is judged.
+        """Score N pairs: the text looks at the image (or as `match_query` says), its first token is judged.
 
         Args:
             text_tokens: (N, L, W) from `encode_text`.
@@ -298,7 +317,11 @@ class BeitXlmrEncoder(Encoder):
         Returns:
             (N, 2) float32 logits; class 1 is a match. The released code, unlike the paper, has the text as the query.
         """
-        fused = self.fusion(text_tokens, text_mask, image_tokens.to(text_tokens.dtype), None)
+        image_tokens = image_tokens.to(text_tokens.dtype)
+        if self.config.match_query == "image":
+            fused = self.fusion(image_tokens, None, text_tokens, text_mask)
+        else:
+            fused = self.fusion(text_tokens, text_mask, image_tokens, None)
         return self.match_head(fused[:, 0]).float()  # type: ignore[no-any-return]
 
 

@@ -110,7 +110,7 @@ class BiIrra(Method):
         Raises:
             ValueError: True, and there is not exactly one target language.
         """
-        targets = self.encoder.languages[1:]
+        targets = self.encoder.config.target_languages
         if target is True and len(targets) != 1:
             raise ValueError(f"target must name one of {', '.join(targets) or 'no language'}")
         language = targets[0] if target is True else target or None

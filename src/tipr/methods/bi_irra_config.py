@@ -23,9 +23,10 @@ PAPER: dict[str, Any] = {
 class BiIrraConfig(MethodConfig):
     """Settings of Bi-IRRA; the defaults are the released code's.
 
-    The differences between paper and released code that lie in the method are options here, and `recipe` sets them
-    all; one that is given by itself wins over the recipe. Those of the encoder are `encoder.position_offset` and
-    `encoder.target_languages`, those of imported weights are the importer's `word_table` and `tie_decoder`.
+    Every difference between paper and released code is an option. `recipe` sets those of the method; one that is given
+    by itself wins over it. What the paper has otherwise in the encoder is set there: `encoder.global_token: class`,
+    `encoder.match_query: image`, `encoder.text_projections: shared`, `encoder.position_offset: 2`; for imported
+    weights by the importer's `word_table` and `tie_decoder`.
 
     On one process the two readings of `itc_gather` are the same, and a batch means the same on any number of processes
     by default. The released gradient of W processes is `itc_gather: local_slice` with `itm_negative_group`: batch / W;
