@@ -167,7 +167,7 @@ def test_from_a_folder_to_a_result(tmp_path: Path, model: Path, people: Path, ca
     assert len(out.splitlines()) == 2
     assert out.splitlines()[0].startswith("1  ")
     assert "door" in out
-    assert err == "tipr: similar appearance, not an identification\n"
+    assert err == "tipr: language: Chinese (detected)\ntipr: similar appearance, not an identification\n"
     assert run("index", "info", tmp_path / "g") == 0
     assert "door: 3" in capsys.readouterr().out
     assert run("index", "remove", tmp_path / "g", tmp_path / "p" / "01.png", "--id", "0") == 0

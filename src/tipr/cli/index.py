@@ -55,6 +55,7 @@ def command() -> None:
 @folder
 @pictures
 @click.option("--model", default="demo", show_default=True, metavar="PATH|demo", help="A model folder or a run folder.")
+@click.option("--store-tokens", is_flag=True, help="Keep what `search --rerank` needs of each picture: quicker, large.")
 @sources
 @options.common
 def create(
@@ -62,6 +63,7 @@ def create(
     paths: tuple[str, ...],
     *,
     model: str,
+    store_tokens: bool,
     recursive: bool,
     manifests: tuple[str, ...],
     camera: str | None,
@@ -77,11 +79,12 @@ def create(
     from tipr.cli import output
     from tipr.gallery import Gallery
 
-    made = Gallery.create(gallery, model, device=device, threads=threads)
+    made = Gallery.create(gallery, model, store_tokens=store_tokens, device=device, threads=threads)
     if model == "demo":
         output.note(DEMO_NOTE, quiet=quiet)
     if paths or manifests:
         return _fill(made, paths, recursive=recursive, manifests=manifests, camera=camera, quiet=quiet, as_json=as_json)
+    _announce_tokens(made, None, quiet)
     if as_json:
         output.show(output.json_text({"gallery": str(gallery), "model": made.model}))
     else:
@@ -144,6 +147,11 @@ def info(gallery: Path, quiet: bool, as_json: bool) -> int:
         ),
         *([["time", f"{facts.first:%Y-%m-%d %H:%M} to {facts.last:%Y-%m-%d %H:%M} UTC"]] if facts.first else []),
         ["model", f"{output.safe(facts.model)}  {facts.fingerprint[:12]}, {facts.dim} numbers a picture"],
+        *(
+            [["tokens", f"{facts.token_bytes / 1e3:,.1f} KB a picture, kept for reranking"]]
+            if facts.token_bytes
+            else []
+        ),
         ["made", output.safe(facts.created)],
         ["on disk", f"{facts.bytes / 1e6:,.1f} MB, version {facts.version}"],
         *(
@@ -193,8 +201,11 @@ def _fill(
 ) -> int:
     from tipr.cli import output
     from tipr.cli.progress import progress
-    from tipr.gallery.ingest import folders_inside
+    from tipr.gallery.ingest import folders_inside, list_entries
 
+    if gallery.token_bytes:
+        entries, _ = list_entries(paths, recursive=recursive, manifests=manifests)
+        _announce_tokens(gallery, len(entries), quiet)
     with _resumable(gallery.path), progress("indexing", quiet=quiet) as report:
         done = gallery.add(paths, recursive=recursive, manifest=manifests, camera=camera, progress=report)
     if as_json:
@@ -210,6 +221,17 @@ def _fill(
     if not recursive and done.added + done.unchanged and (left := folders_inside(paths)):
         output.note(f"folders inside that were not entered: {left:,}; --recursive enters them", quiet=quiet)
     return SKIPPED if done.skipped else DONE
+
+
+def _announce_tokens(gallery: Gallery, pictures: int | None, quiet: bool) -> None:
+    """Say how much disk the image tokens will take, before any is made."""
+    from tipr.cli import output
+
+    if not gallery.token_bytes:
+        return
+    each = f"image tokens for reranking take {gallery.token_bytes / 1e3:,.1f} KB a picture"
+    total = "" if pictures is None else f", {pictures * gallery.token_bytes / 1e6:,.1f} MB for {pictures:,} pictures"
+    output.note(each + total, quiet=quiet)
 
 
 def _tell(done: IngestReport, gallery: Gallery) -> None:

@@ -13,7 +13,10 @@ from tipr.report.html import write_page
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One result of a saved search: rank, picture, band and what is known of the picture, as it is to be shown."""
+    """One result of a saved search: rank, picture, band and what is known of the picture, as it is to be shown.
+
+    `reranked`: a second stage put it at its place, so that bands no longer follow each other.
+    """
 
     rank: int
     jpeg: bytes
@@ -21,6 +24,11 @@ class Result:
     name: str
     camera: str | None = None
     time: str | None = None
+    reranked: bool = False
+
+
+RERANKED = "reranked"
+"""Zone of the results that a second stage ordered, in place of their bands."""
 
 
 def write_results_page(
@@ -49,10 +57,14 @@ def write_results_page(
         path,
         query=query,
         results=results,
-        zones=[(band, list(members)) for band, members in groupby(results, key=lambda result: result.band)],
+        zones=[(zone, list(members)) for zone, members in groupby(results, key=_zone)],
         gallery_name=gallery_name,
         gallery_size=gallery_size,
         filters=filters,
         notes=notes,
         made=datetime.now(UTC),
     )
+
+
+def _zone(result: Result) -> str:
+    return RERANKED if result.reranked else result.band

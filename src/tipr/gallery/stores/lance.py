@@ -30,7 +30,7 @@ FRAGMENTS = 24
 """More pieces than this are merged by `maintain`."""
 ROWS_PER_FRAGMENT = 100_000
 """Larger pieces are left alone, which bounds what one merge or one erasure rewrites."""
-BYTES_PER_FRAGMENT = 2**30
+BYTES_PER_FRAGMENT = 2**28
 """The same bound for rows with image tokens, which are a hundred times larger."""
 HISTORY = timedelta(minutes=2)
 """Old versions are kept this long by `maintain`, for processes that are reading them."""
