@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tipr.encoders.beit_xlmr import BeitXlmrConfig
+from tipr.encoders.beit_xlmr import BeitXlmrConfig, BeitXlmrEncoder
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers import read
 from tipr.importers.bi_irra import BiIrraImportConfig, convert, released_state
+from tipr.methods.base import TrainingFacts
 from tipr.methods.bi_irra import BiIrra
+from tipr.methods.bi_irra_config import BiIrraConfig
 
 pytestmark = pytest.mark.usefixtures("foreign_files_read_here")
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_bi_irra"
@@ -235,8 +237,20 @@ def test_settings_that_do_not_fit_are_refused(config: dict[str, Any], message: s
 
 
 def test_an_image_size_of_another_grid_does_not_fit_the_tables() -> None:
-    with pytest.raises(WeightsError, match="relative_position_bias_table is"):
+    with pytest.raises(ConfigError, match="tables of 732 rows are not those of 24x8 patches: give the image_size"):
         bi_irra(TINY, image_size=[384, 128])
+
+
+def test_weights_of_a_grid_that_is_not_square_come_back_with_their_image_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = bi_irra(TINY).encoder.config.model_copy(update={"image_size": (64, 32)})
+    facts = TrainingFacts(pairs=0, mask_id=299, vocabulary_size=300, identities=None)
+    method = BiIrra.build(BiIrraConfig(), BeitXlmrEncoder.build(config), facts)
+    path = save(released_state(method), tmp_path, "state_dict")
+    with pytest.raises(ConfigError, match="give the image_size that the weights were trained at"):
+        bi_irra(path)
+    again = bi_irra(path, image_size=[64, 32]).state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in method.state_dict().items())
 
 
 def test_settings_come_from_a_yaml_file_too(tmp_path: Path) -> None:

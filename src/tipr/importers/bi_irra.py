@@ -50,7 +50,8 @@ class BiIrraImportConfig(Section):
 
     Attributes:
         text_heads, fusion_heads: attention heads; None: width / 64, at least 1, and as many as the text layers have.
-        image_size: (height, width) in pixels; None: a square, as the relative position tables say.
+        image_size: (height, width) in pixels that the weights were trained at; None: a square, which the relative
+            position tables tell the size of.
         max_tokens: longest caption, start and end included.
         position_offset: 0: the released code numbers text positions from 0, whatever the weights were trained with.
             2: as XLM-R was trained.
@@ -189,7 +190,7 @@ def _encoder_config(
     side = (isqrt(max(len(table) - SPECIAL_DISTANCES, 0)) + 1) // 2
     text_heads = options.text_heads or max(1, width // 64)
     try:
-        return BeitXlmrConfig(
+        config = BeitXlmrConfig(
             image_size=options.image_size or (side * patch, side * patch),
             patch=patch,
             width=width,
@@ -215,6 +216,13 @@ def _encoder_config(
         )
     except ValueError as error:
         raise ConfigError(f"{source}: {' '.join(str(error).split())}") from None
+    rows, columns = config.grid
+    if len(table) != (2 * rows - 1) * (2 * columns - 1) + SPECIAL_DISTANCES:
+        raise ConfigError(
+            f"{source}: relative position tables of {len(table)} rows are not those of {rows}x{columns} patches: "
+            "give the image_size that the weights were trained at"
+        )
+    return config
 
 
 def _method_config(layout: Layout, options: BiIrraImportConfig) -> BiIrraConfig:
