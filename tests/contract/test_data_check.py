@@ -179,7 +179,8 @@ def test_missing_and_unreadable_images_are_listed_by_folder(tmp_path: Path) -> N
     assert report.folders[0].name == "Market"
     assert (report.folders[0].named, report.folders[0].missing) == (2, 2)
     assert report.line() == "unusable: 2 images are missing: Market/ 2; 1 image cannot be read"
-    assert report.problems[1].examples == ("imgs/cam_a/0000.jpg: truncated",)
+    assert report.unreadable == ("imgs/cam_a/0000.jpg: truncated",)
+    assert report.missing == ("imgs/Market/0004.jpg", "imgs/Market/0011.jpg")
     assert "unreadable" not in kinds(check_dataset(SmallCuhkPedes(), tmp_path, decode=False))
 
 
@@ -326,3 +327,11 @@ def test_a_page_escapes_what_files_say(tmp_path: Path, capsys: pytest.CaptureFix
     assert "<i>x" not in text
     assert "<b>.png" not in text
     assert "\u202e" not in text
+
+
+def test_help_names_every_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("check", "stats", "import"):
+        code, out, _ = run(capsys, "data", part, "--help")
+        words = set(out.replace(",", " ").split())
+        assert code == 0
+        assert {name.removesuffix("_m") for name in DATASETS} <= {word.rstrip(".") for word in words}

@@ -36,7 +36,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
         return tuple(int(part) for part in parts)
 
 
-@command.command()
+@command.command(short_help="Render a set of people who do not exist.")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--preset", default="tiny", show_default=True, metavar="NAME", help="demo, tiny, standard or large.")
 @click.option("--identities", type=Counts(("TRAIN", "VAL", "TEST"), "/"), help="People in each split.")

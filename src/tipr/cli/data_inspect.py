@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from tipr.data.statistics import Statistics
 
 FREQUENT_SHOWN = 10
+FOLDERS_SHOWN = 20
+LEVELS = ("note", "warning", "error")
+"""In the order of printing: what matters most stands nearest to the verdict."""
+NAMES = (
+    "NAME is cuhk_pedes, icfg_pedes, rstpreid or ufinebench, one of them with _m for its multilingual version, "
+    "manifest or synthetic."
+)
 
 
-@click.command()
+@click.command(epilog=NAMES, short_help="See whether a data set is complete and sound.")
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--fast", is_flag=True, help="Do not decode the images, only see that they are there.")
@@ -69,7 +76,7 @@ def check(
     return RUN_TIME_ERROR if found.verdict == "unusable" else DONE
 
 
-@click.command()
+@click.command(epilog=NAMES, short_help="Count the words of captions, show sample pictures.")
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with sample pictures here.")
@@ -96,7 +103,7 @@ def stats(*, name: str, root: Path, page: Path | None, samples: int, seed: int, 
         output.note(f"wrote {output.short_path(str(page))}")
 
 
-@click.command(name="import")
+@click.command(name="import", epilog=NAMES, short_help="Turn a data set into a manifest.")
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("out", required=False, type=click.Path(path_type=Path))
@@ -166,14 +173,19 @@ def _show_report(report: Report, reader: DatasetReader) -> None:
         )
         _say(f"also here: {', '.join(other.files)} ({counts or 'without splits'})", indent=2)
     if len(report.folders) > 1:
-        rows = [[folder.name + "/", f"{folder.named:,}", f"{folder.missing:,}"] for folder in report.folders[:20]]
+        rows = [
+            [folder.name + "/", f"{folder.named:,}", f"{folder.missing:,}"] for folder in report.folders[:FOLDERS_SHOWN]
+        ]
         _show_rows(["folder", "images", "missing"], rows, right=(1, 2))
-        if len(report.folders) > 20:
-            _say(f"and {len(report.folders) - 20:,} more folders", indent=2)
-    for problem in report.problems:
+        if len(report.folders) > FOLDERS_SHOWN:
+            _say(f"and {len(report.folders) - FOLDERS_SHOWN:,} more folders", indent=2)
+    for problem in sorted(report.problems, key=lambda problem: LEVELS.index(problem.level)):
         _say(f"{problem.level}: {problem.message}")
         for example in problem.examples:
             _say(example, indent=4)
+        more = problem.count - len(problem.examples)
+        if problem.examples and more > 0:
+            _say(f"and {more:,} more", indent=4)
     if report.verdict == "unusable" and reader.facts.request:
         _say(f"{report.title} is asked for at {reader.facts.request} ({reader.facts.licence})")
     _say(report.line())

@@ -67,6 +67,8 @@ class Report:
         others: other annotation files that lie there.
         folders: image folders, those that are missing as a whole first.
         problems: everything found, in the order of `tipr.data.problems.KINDS`.
+        missing: all images that are not there, relative to the folder of the data set.
+        unreadable: all images that cannot be decoded, each with the reason.
         verdict: the outcome; `reason` says why it is not "ready".
         decoded: whether every image was decoded.
     """
@@ -81,6 +83,8 @@ class Report:
     others: tuple[OtherExport, ...] = ()
     folders: tuple[Folder, ...] = ()
     problems: tuple[Problem, ...] = ()
+    missing: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
     decoded: bool = False
 
     def line(self) -> str:
@@ -133,8 +137,9 @@ def check_dataset(
         for name in missing:
             problems.add("missing", name, detail=", ".join(gone[:SHOWN_FOLDERS]))
     problems.extend(lint_captions(reading.records, limit=limit, count_tokens=count_tokens))
-    if decode:
-        _decode(reading.folder, present, workers, progress, problems)
+    unreadable = _decode(reading.folder, present, workers, progress) if decode else []
+    for example in unreadable:
+        problems.add("unreadable", example)
     found = problems.found()
     verdict, reason = _verdict(found)
     return Report(
@@ -148,6 +153,8 @@ def check_dataset(
         others=others,
         folders=folders,
         problems=found,
+        missing=tuple(missing),
+        unreadable=tuple(unreadable),
         decoded=decode,
     )
 
@@ -293,22 +300,25 @@ def _folders(reading: Reading, missing: Iterable[str], expected: Sequence[str]) 
     return tuple(sorted(folders, key=lambda folder: (-folder.missing, folder.name.casefold())))
 
 
-def _decode(folder: Path, names: Sequence[str], workers: int, progress: Progress | None, problems: Problems) -> None:
+def _decode(folder: Path, names: Sequence[str], workers: int, progress: Progress | None) -> list[str]:
+    """Read every image; what cannot be read, with the reason."""
+
     def problems_of(chunk: Sequence[str]) -> list[str]:
         return [problem for name in chunk if (problem := _image_problem(folder / name, name))]
 
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    unreadable: list[str] = []
+    done = 0
     pool = ThreadPoolExecutor(workers)
     try:
-        done = 0
         for chunk, found in zip(chunks, pool.map(problems_of, chunks), strict=True):
-            for example in found:
-                problems.add("unreadable", example)
+            unreadable += found
             done += len(chunk)
             if progress is not None:
                 progress(done, len(names))
-    finally:
+    finally:  # Ctrl-C waits for the few images that are being read, not for all that are left
         pool.shutdown(wait=True, cancel_futures=True)
+    return unreadable
 
 
 def _image_problem(path: Path, name: str) -> str | None:
