@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tipr.evaluation import Overlap
 from tipr.gallery.bands import BAND_NAMES, band, band_limits
 from tipr.report import (
     BandRow,
@@ -264,6 +265,23 @@ def test_notes_are_shown(tmp_path: Path) -> None:
     assert "chosen on the test split" in write_report(data, tmp_path / "r.html").read_text(encoding="utf-8")
 
 
+def test_the_overlap_of_the_languages_is_a_square_table(tmp_path: Path) -> None:
+    overlap = Overlap(10, 320, 62.5, {("en", "zh"): 71.25, ("en", "fr"): 60.0, ("zh", "fr"): 56.25})
+    data = report_data(overlap=overlap)
+    assert data.overlap_rows == (
+        ("en", (None, 71.25, 60.0)),
+        ("zh", (71.25, None, 56.25)),
+        ("fr", (60.0, 56.25, None)),
+    )
+    text = write_report(data, tmp_path / "r.html").read_text(encoding="utf-8")
+    check_loads_and_runs_nothing(text)
+    assert "The same sentence in another language shares 62 % of the first 10 results" in text
+    assert text.count("<td>71.2</td>") == 2
+    assert "mean over 320 queries" in text
+    without = write_report(report_data(), tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "The same sentence in another language" not in without
+
+
 def test_report_without_optional_parts(tmp_path: Path) -> None:
     data = report_data(
         reference=None,
@@ -338,6 +356,17 @@ def test_a_saved_search_stands_under_bands(tmp_path: Path) -> None:
     assert text.index("</h2>") < text.index("<li>")
     assert "<code>a/<wbr>long_<wbr>name.jpg</code>" in text
     assert 'alt="Rank 3, similar, door, 2026-03-01 08:30"' in text
+
+
+def test_a_saved_search_that_was_reranked_keeps_its_order(tmp_path: Path) -> None:
+    bands = ("similar", "stands_out", "similar", "stands_out", "weak")
+    results = [Result(rank, jpeg(), band, f"{rank}.jpg", reranked=rank < 4) for rank, band in enumerate(bands, 1)]
+    text = write_results_page("red", results, tmp_path / "r.html", gallery_name="g", gallery_size=9).read_text()
+    check_loads_and_runs_nothing(text)
+    order = [
+        text.index(part) for part in ("Reranked <small>3", "1.jpg", "3.jpg", "Stands out", "4.jpg", "Weak", "5.jpg")
+    ]
+    assert order == sorted(order)
 
 
 def test_bands_follow_the_background() -> None:

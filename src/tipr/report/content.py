@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tipr.evaluation import Overlap
 
 LANGUAGE_NAMES = {"en": "English", "zh": "中文", "fr": "Français", "de": "Deutsch"}
 HTML_LANGUAGE = {"zh": "zh-Hans"}
@@ -130,6 +134,7 @@ class ReportData:
         environment: package -> version.
         notes: sentences that must be read with the numbers (for example a choice made on the test split).
         again: shell lines that make this report once more.
+        overlap: what the versions of one query in several languages have in common, or None.
     """
 
     run: str
@@ -157,8 +162,18 @@ class ReportData:
     environment: Mapping[str, str]
     notes: tuple[str, ...] = ()
     again: tuple[str, ...] = field(default=("make demo",))
+    overlap: Overlap | None = None
 
     @property
     def mean(self) -> ScoreRow:
         """The row over all languages (the only row when there is one language)."""
         return next((row for row in self.scores if row.language is None), self.scores[-1])
+
+    @property
+    def overlap_rows(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
+        """(language, shares in percent with every language): a square, None with itself; empty without overlap."""
+        if self.overlap is None:
+            return ()
+        pairs = self.overlap.pairs
+        codes = tuple(dict.fromkeys(code for pair in pairs for code in pair))
+        return tuple((one, tuple(pairs.get((one, other), pairs.get((other, one))) for other in codes)) for one in codes)

@@ -106,6 +106,7 @@ def report_data(
         environment=environment(),
         notes=evaluation.notes,
         again=tuple(again),
+        overlap=evaluation.overlap,
     )
 
 
