@@ -43,6 +43,7 @@ class ChatServer:
         headers: of the last request, names in small letters.
         bodies: of all requests.
         moments: when each request came, in seconds.
+        say: the good answer to a (caption, language).
         location, retry_after: headers that come with a status.
         on_request: called with the number of requests so far, at each.
         at_once: requests under way at a time at most.
@@ -57,6 +58,7 @@ class ChatServer:
         self.bodies: list[dict[str, Any]] = []
         self.moments: list[float] = []
         self.at_once = 0
+        self.say = good
         self.location, self.retry_after = "", "0.1"
         self.on_request: Callable[[int], None] = lambda count: None
         self._under_way = 0
@@ -147,7 +149,7 @@ class ChatServer:
                     status, message = int(fault.removeprefix("status")), b'{"error": {"message": "not\\nthis one"}}'
                     self._send(status, message, {"Location": chat.location} if chat.location else None)
                 else:
-                    text = {"wrong_language": caption, "empty": ""}.get(fault, good(caption, language))
+                    text = {"wrong_language": caption, "empty": ""}.get(fault, chat.say(caption, language))
                     content = _completion(text)
                     announced = {"Content-Length": str(len(content))} if fault == "cut" else {}
                     self.close_connection = fault == "cut"

@@ -17,6 +17,7 @@ from tipr.data.manifest import Caption, Record, read_manifest, write_manifest
 from tipr.translation.records import read_rows
 
 KEY = "sk-secret-2"
+GERMAN = {"Someone in a red coat.": "Jemand im roten Mantel.", 'The coat says "{source}".': "Darauf steht „{source}“."}
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +61,9 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return tried
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, stage: str = "translate") -> int:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["translate", *arguments])
+        cli.main(["translate", *arguments, "--stage", stage])
     assert isinstance(stop.value.code, int)
     return stop.value.code
 
@@ -73,7 +74,7 @@ def test_the_outcome_is_a_data_set_in_all_languages(
     assert run("data", "out", "--to", "zh", "fr", "de", "--model", "m", "--yes", "--price", "1", "2.5") == 0
     shown = capsys.readouterr()
     assert "8 captions to make with 8 requests: about " in shown.err
-    assert "price about 0.00" in shown.err
+    assert "price below 0.01" in shown.err
     assert "translations.jsonl: 8 of 8 captions, 8 of them new, with 8 requests (240 tokens in, " in shown.out
     assert "manifest.jsonl: 8 captions added" in shown.out
     records = read_manifest("out/manifest.jsonl")
@@ -226,7 +227,7 @@ def test_an_endpoint_that_refuses_the_key_is_one_line(server: ChatServer, capsys
 def test_bad_input_is_one_line(
     arguments: tuple[str, ...], message: str, server: ChatServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*arguments, "--quiet") == 2
+    assert run("--quiet", *arguments) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -240,3 +241,66 @@ def test_a_name_in_the_way_of_the_pictures_is_not_overwritten(
     assert run("data", "out", "--to", "de", "--model", "m", "--yes") == 2
     assert "out/images is in the way of a link to" in capsys.readouterr().err
     assert server.total == 0
+
+
+def _column(noise: dict[str, float]) -> None:
+    lines = [json.dumps({"key": key, "quality": 1 - value}) for key, value in noise.items()]
+    Path("quality.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_translate_and_filter_without_a_vision_model(server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.say = lambda caption, language: {"A hat.": "", **GERMAN}[caption]
+    _column({"images/a.png#0@de": 0.1, "images/a.png#1@de": 0.5, "images/b.png#0@de": 0.0})
+    chain = ("data", "out", "--to", "de", "--model", "m", "--yes")
+    assert run(*chain) == 0  # the column needs the keys of the first stage
+    capsys.readouterr()
+    assert run(*chain, "--estimator", "column:quality.jsonl", stage="all") == 0
+    shown = capsys.readouterr()
+    assert "test de: 3 captions, by rule: empty 1, mean noise 0.300, 1 above the threshold 0.30" in shown.out
+    assert "filtered.html" in shown.out
+    assert "3 captions added, 1 of them empty" in shown.out
+    assert "noisy captions stay as they are: --vision-model FOLDER has them rewritten" in shown.err
+    assert server.total == 3
+    assert {row["key"]: (row["rule"], row["noisy"]) for row in read_rows("out/filtered.jsonl")} == {
+        "images/a.png#0@de": (None, False),
+        "images/a.png#1@de": (None, True),
+        "images/b.png#0@de": ("empty", True),
+    }
+    assert run("data", "out", "--estimator", "column:quality.jsonl", "--json", stage="filter") == 0
+    assert json.loads(capsys.readouterr().out)["filter"]["groups"][0]["noisy"] == 1
+    assert run("data", "out", "--estimator", "column:quality.jsonl", "--threshold", "0.6", stage="filter") == 2
+    assert "threshold: null -> 0.6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stage", "message"),
+    [
+        ((), "adapt", "--stage adapt needs --vision-model FOLDER"),
+        ((), "rewrite", "--stage rewrite needs --vision-model FOLDER"),
+        (
+            ("--vision-model", "v", "--estimator", "column:q"),
+            "all",
+            "--estimator column has no values for captions that",
+        ),
+        (
+            ("--vision-model", "v", "--adapt", "size=3"),
+            "adapt",
+            "--adapt 'size=3': give KEY=VALUE; keys: rank, alpha, ",
+        ),
+        (("--vision-model", "v", "--adapt", "rank=x"), "adapt", "--adapt 'rank=x': rank is a whole number"),
+        (("--vision-model", "v", "--adapt", "rank=0"), "adapt", "rank must be at least 1, not 0"),
+    ],
+)
+def test_stages_that_lack_something_are_one_line(
+    arguments: tuple[str, ...], stage: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("data", "out", *arguments, stage=stage) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_stage_needs_the_one_before(capsys: pytest.CaptureFixture[str]) -> None:
+    _column({})
+    assert run("data", "out", "--estimator", "column:quality.jsonl", stage="filter") == 1
+    assert "no file out/translations.jsonl: run the stage that makes it first" in capsys.readouterr().err

@@ -57,20 +57,24 @@ def write_data(folder: Path, captions: int) -> list[str]:
     return texts
 
 
+def command_line(data: Path, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "tipr", "translate", str(data), str(out), "--to", *LANGUAGES]
+    return [*command, "--stage", "translate", "--model", "m", "--yes", "--quiet", "--timeout", "1.2"]
+
+
+def environment(server: ChatServer) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    return {**kept, "TIPR_TRANSLATE_URL": server.url}
+
+
 def kill_until_done(data: Path, out: Path, server: ChatServer, *, kills: int, spacing: int, seed: int) -> None:
     """Run the command, killed at a random moment after a random number of requests, and once more to the end."""
-    command = [sys.executable, "-m", "tipr", "translate", str(data), str(out), "--to", *LANGUAGES]
-    command += ["--model", "m", "--yes", "--quiet", "--timeout", "0.8"]
-    environment = {
-        **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
-        "TIPR_TRANSLATE_URL": server.url,
-    }
     chance = random.Random(seed)
     for _ in range(kills):
         reached = threading.Event()
         goal = server.total + chance.randint(0, spacing)
         server.on_request = lambda count, goal=goal, reached=reached: count >= goal and reached.set()
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command_line(data, out), env=environment(server), stdout=subprocess.DEVNULL)
         if goal == server.total:
             time.sleep(chance.uniform(0.0, 0.3))  # while it starts
         else:
@@ -79,7 +83,7 @@ def kill_until_done(data: Path, out: Path, server: ChatServer, *, kills: int, sp
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was done before it was killed"
     server.on_request = lambda count: None
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command_line(data, out), env=environment(server), stdout=subprocess.DEVNULL, check=True)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +114,26 @@ def test_every_caption_once_through_faults_and_kills(tmp_path: Path, captions: i
     split = DATASETS["manifest"].load(out, "test")
     assert split.languages() == ("en", *LANGUAGES)
     assert Counter(sample.language for sample in split.samples) == dict.fromkeys(("en", *LANGUAGES), captions)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", 20)
+    reached = threading.Event()
+    with ChatServer(delay=0.05) as server:
+        server.on_request = lambda count: count >= 10 and reached.set()
+        process = subprocess.Popen(
+            command_line(tmp_path / "data", tmp_path / "out"),
+            env=environment(server),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert reached.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        assert process.returncode == 130
+        assert "stopped; continue with:  tipr translate " in said
+        assert "Traceback" not in said
+        before = server.total
+        assert 6 <= len((tmp_path / "out" / "translations.jsonl").read_text(encoding="utf-8").splitlines()) < 60
+        kill_until_done(tmp_path / "data", tmp_path / "out", server, kills=0, spacing=0, seed=0)
+        assert before < server.total <= 60 + 4

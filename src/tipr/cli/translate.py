@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -15,10 +14,9 @@ import click
 from tipr.cli import DONE, RUN_TIME_ERROR, SKIPPED, options, output
 
 if TYPE_CHECKING:
-    from tipr.translation.backends import TextBackend
-    from tipr.translation.cost import Estimate
-    from tipr.translation.translate import Plan
+    from tipr.cli.translate_stages import Job
 
+STAGES = ("translate", "filter", "adapt", "rewrite")
 _CODES = re.compile(r"[a-z]{2}(,[a-z]{2})*")
 
 
@@ -47,6 +45,7 @@ class SeveralLanguages(click.Command):
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--to", "languages", multiple=True, metavar="CODE...", help="Languages to make: some of en zh fr de.")
 @click.option("--from", "source", default="en", show_default=True, metavar="CODE", help="Language to translate.")
+@click.option("--stage", type=click.Choice([*STAGES, "all"]), default="all", show_default=True, help="What to run.")
 @click.option("--model", metavar="NAME", help="Model at the endpoint that TIPR_TRANSLATE_URL names.")
 @click.option(
     "--local", type=click.Path(path_type=Path), metavar="FOLDER", help="A Hugging Face model on this machine."
@@ -67,135 +66,130 @@ class SeveralLanguages(click.Command):
 @click.option(
     "--leave-unanswered", is_flag=True, help="Captions that get no answer stay empty, and are not asked again."
 )
+@click.option(
+    "--estimator",
+    default="text-encoder",
+    show_default=True,
+    metavar="NAME",
+    help="Of noise: text-encoder[:FOLDER], comet:CHECKPOINT, column:FILE.",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), metavar="X", help="Noise allowed; by default the mean.")
+@click.option("--vision-model", type=click.Path(path_type=Path), metavar="FOLDER", help="To adapt, and rewrite with.")
+@click.option("--adapt", "changes", multiple=True, metavar="KEY=VALUE", help="A setting of adapting, such as rank=8.")
 @options.common
-def command(
-    *,
-    manifest: Path,
-    out: Path,
-    languages: tuple[str, ...],
-    source: str,
-    prompts: Path | None,
-    leave_unanswered: bool,
-    dry_run: bool,
-    yes: bool,
-    quiet: bool,
-    as_json: bool,
-    **how: Any,
-) -> int:
+def command(*, stage: str, dry_run: bool, as_json: bool, quiet: bool, **given: Any) -> int:
     """Put the captions of MANIFEST into other languages and write OUT/manifest.jsonl with the captions of all of them.
+
+    Four stages: translate by a language model; filter by an estimator of noise; adapt a vision-language model to the
+    clean captions; have it rewrite the noisy ones. Without --vision-model the last two are left out.
 
     A stopped run goes on when the same command is given again. Captions are sent to an endpoint only when the
     environment names one in TIPR_TRANSLATE_URL (its key in TIPR_TRANSLATE_KEY); --local sends nothing.
     """
-    from tipr.cli.progress import progress
-    from tipr.translation.multilingual import write_multilingual
-    from tipr.translation.translate import TranslateSettings, estimate_translate, make_plan, run_translate
+    from tipr.cli.translate_stages import RUNNERS, Job, NotSent
 
-    plan = make_plan(TranslateSettings(manifest, out, languages, source, prompts, leave_unanswered))
-    backend = _backend(how, plan)
-    cost = estimate_translate(plan, backend, prices=how["price"])
+    stages = _stages(stage, given)
+    job = Job(quiet=quiet, **given)
     if dry_run:
-        _show_cost(plan, backend, cost, as_json=as_json)
+        _show_cost(job, as_json=as_json)
         return DONE
-    if cost.requests and not _may_send(backend, cost, yes=yes, quiet=quiet):
+    result: dict[str, Any] = {}
+    try:
+        for name in stages:
+            result[name] = RUNNERS[name](job)
+            if not as_json:
+                _print(name, result[name])
+            if name == "translate" and result[name]["unanswered"]:
+                break
+    except NotSent:
         output.note("nothing was sent", quiet=quiet)
         return RUN_TIME_ERROR
-    try:
-        with progress("translating", quiet=quiet, unit="captions") as report:
-            done = run_translate(plan, backend, progress=report)
     except KeyboardInterrupt:
         print(f"\nstopped; continue with:  {shlex.join(['tipr', *sys.argv[1:]])}", file=sys.stderr)
         raise
-    result: dict[str, Any] = {"translate": asdict(done)}
-    if not done.unanswered:
-        result["manifest"] = asdict(write_multilingual(manifest, out, languages, source_language=source))
     if as_json:
         output.show(output.json_text(result))
-    else:
-        _print(plan, result)
-    if done.unanswered:
+    unanswered = result.get("translate", {}).get("unanswered", 0)
+    if unanswered:
+        why = output.safe(result["translate"]["last_error"])
         output.note(
-            f"{done.unanswered:,} captions got no answer, last: {done.last_error}; give the command again to ask anew, "
-            "or add --leave-unanswered"
+            f"{unanswered:,} captions got no answer, last: {why}; give the command again to ask anew, or add "
+            "--leave-unanswered"
         )
-    return SKIPPED if done.unanswered else DONE
+        return SKIPPED
+    if stage == "all" and "rewrite" not in stages:
+        output.note("noisy captions stay as they are: --vision-model FOLDER has them rewritten", quiet=quiet)
+    return DONE
 
 
-def _backend(how: dict[str, Any], plan: Plan) -> TextBackend:
-    """The model that was named: a local folder before the environment's endpoint."""
-    from tipr.errors import ConfigError
-
-    if how["local"] is not None:
-        if how["model"] is not None:
-            raise click.UsageError("--model names a model at an endpoint: not with --local")
-        import torch
-
-        from tipr.translation.local_model import LocalModel
-
-        if how["threads"] is not None:
-            torch.set_num_threads(how["threads"])
-        return LocalModel.load(how["local"], device=how["device"], max_new_tokens=how["max_tokens"])
-    from tipr.translation.answers import ANSWERS, AnswerCache
-    from tipr.translation.endpoint import KEY_VARIABLE, URL_VARIABLE, Endpoint, EndpointSettings
-
-    url = os.environ.get(URL_VARIABLE)
-    if not url:
-        raise ConfigError(
-            f"no model to translate with: name an endpoint in {URL_VARIABLE} (https://host/v1), or give --local FOLDER"
+def _stages(stage: str, given: dict[str, Any]) -> tuple[str, ...]:
+    """The stages to run, "manifest" after those that make texts."""
+    if given["local"] is not None and given["model"] is not None:
+        raise click.UsageError("--model names a model at an endpoint: not with --local")
+    if stage in ("adapt", "rewrite") and given["vision_model"] is None:
+        raise click.UsageError(f"--stage {stage} needs --vision-model FOLDER")
+    if stage in ("all", "rewrite") and given["vision_model"] and given["estimator"].startswith("column"):
+        raise click.UsageError(
+            "--estimator column has no values for captions that are not written yet: run --stage rewrite with another"
         )
-    if how["model"] is None:
-        raise click.UsageError("--model NAME: say which model of the endpoint")
-    settings = EndpointSettings(
-        url,
-        how["model"],
-        os.environ.get(KEY_VARIABLE) or None,
-        concurrency=how["concurrency"],
-        attempts=how["attempts"],
-        timeout=how["timeout"],
-        temperature=how["temperature"],
-        max_tokens=how["max_tokens"],
-        leave_unanswered=plan.settings.leave_unanswered,
-    )
-    return Endpoint(settings, AnswerCache(plan.settings.out / ANSWERS))
+    if stage == "all":
+        return (*STAGES, "manifest") if given["vision_model"] else ("translate", "filter", "manifest")
+    return (stage, "manifest") if stage in ("translate", "rewrite") else (stage,)
 
 
-def _may_send(backend: TextBackend, cost: Estimate, *, yes: bool, quiet: bool) -> bool:
-    """Tell the cost; ask before captions leave this machine."""
-    from tipr.errors import ConfigError
+def _show_cost(job: Job, *, as_json: bool) -> None:
+    """What would be sent, and where to; nothing is sent or written."""
     from tipr.translation.endpoint import Endpoint
 
-    output.note(str(cost), quiet=quiet)
-    if yes or not isinstance(backend, Endpoint):
-        return True
-    host = backend.settings.host
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{cost.requests:,} captions would be sent to {host} ({cost}): add --yes to send them")
-    return click.confirm(f"send {cost.requests:,} captions to {output.safe(host)}?", err=True)
-
-
-def _show_cost(plan: Plan, backend: TextBackend, cost: Estimate, *, as_json: bool) -> None:
-    from tipr.translation.endpoint import Endpoint
-
-    address = backend.settings.address if isinstance(backend, Endpoint) else None
-    first = plan.prompt(plan.items[0]).text if plan.items else None
+    address = job.backend.settings.address if isinstance(job.backend, Endpoint) else None
+    first = job.plan.prompt(job.plan.items[0]).text if job.plan.items else None
     if as_json:
-        tree = {"address": address, "model": backend.describe()["model"], **asdict(cost), "first_request": first}
-        output.show(output.json_text(tree))
+        model = job.backend.describe()["model"]
+        output.show(output.json_text({"address": address, "model": model, **asdict(job.cost), "first_request": first}))
         return
-    output.show(f"{'nowhere, local model' if address is None else output.safe(address)}: {cost}")
+    output.show(f"{'to nowhere, a local model' if address is None else output.safe(address)}: {job.cost}")
     if first is not None:
         output.show("the first request says:")
         for line in first.splitlines():
             output.show(f"  {output.safe(line)}")
 
 
-def _print(plan: Plan, result: dict[str, Any]) -> None:
-    done = result["translate"]
+def _print(name: str, done: dict[str, Any]) -> None:
+    """One stage's outcome in words."""
+    if name == "translate":
+        output.show(
+            f"{output.safe(done['path'])}: {done['rows']:,} of {done['items']:,} captions, {done['made']:,} "
+            f"of them new, with {done['attempts']:,} requests ({done['tokens'][0]:,} tokens in, "
+            f"{done['tokens'][1]:,} out)"
+        )
+    elif name == "filter":
+        for group in done["groups"]:
+            _print_group(group)
+        output.show(f"to look at: {output.safe(done['page'])}")
+    elif name == "adapt":
+        left_out = f", {done['unreadable']:,} without a readable picture left out" if done["unreadable"] else ""
+        output.show(
+            f"{output.safe(done['folder'])}: learnt from {done['captions']:,} captions in {done['steps']:,} steps, "
+            f"loss {done['first_loss']:.3f} -> {done['last_loss']:.3f}{left_out}"
+        )
+    elif name == "rewrite":
+        for one in done["languages"]:
+            why = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in one["refused"].items())
+            output.show(
+                f"{one['language']}: {one['kept']:,} of {one['noisy']:,} noisy captions replaced"
+                + (f"; refused: {why}" if why else "")
+                + f"; {one['still_noisy']:,} still noisy, {one['without_text']:,} without text"
+            )
+    else:
+        empty = f", {done['empty']:,} of them empty" if done["empty"] else ""
+        output.show(f"{output.safe(done['path'])}: {done['captions']:,} captions added{empty}")
+
+
+def _print_group(group: dict[str, Any]) -> None:
+    rules = ", ".join(f"{rule.replace('_', ' ')} {count:,}" for rule, count in group["by_rule"].items() if count)
+    mean = "" if group["mean"] is None else f", mean noise {group['mean']:.3f}"
+    where = group["language"] if group["split"] is None else f"{group['split']} {group['language']}"
     output.show(
-        f"{output.safe(plan.path)}: {done['rows']:,} of {len(plan.items):,} captions, {done['made']:,} of them new, "
-        f"with {done['attempts']:,} requests ({done['tokens'][0]:,} tokens in, {done['tokens'][1]:,} out)"
+        f"{where}: {group['captions']:,} captions{f', by rule: {rules}' if rules else ''}{mean}, {group['noisy']:,} "
+        f"above the threshold {group['threshold']:.2f}"
     )
-    if "manifest" in result:
-        made = result["manifest"]
-        empty = f", {made['empty']:,} of them empty" if made["empty"] else ""
-        output.show(f"{output.safe(made['path'])}: {made['captions']:,} captions added{empty}")

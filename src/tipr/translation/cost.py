@@ -36,7 +36,9 @@ class Estimate:
     price: float | None = None
 
     def __str__(self) -> str:
-        price = "" if self.price is None else f", price about {self.price:.2f}"
+        price = ""
+        if self.price is not None:
+            price = f", price about {self.price:,.2f}" if self.price >= 0.01 else ", price below 0.01"
         return (
             f"{self.captions:,} captions to make with {self.requests:,} requests: about {self.tokens_in:,} tokens in, "
             f"{self.tokens_out:,} out{price}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tipr.data.datasets.manifest_dataset import manifest_path
 from tipr.data.manifest import MANIFEST_NAME, Caption, Record, read_manifest, write_manifest
 from tipr.data.samples import LANGUAGES
 from tipr.errors import ConfigError, DatasetError
-from tipr.translation.records import REWRITTEN, TRANSLATIONS, Row, is_complete, items_of, read_rows
+from tipr.translation.records import REWRITTEN, TRANSLATIONS, Item, is_complete, items_of, read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,14 @@ class Multilingual:
     empty: int
 
 
-def write_multilingual(
-    manifest: Path, out: Path, languages: Sequence[str], *, source_language: str = "en"
-) -> Multilingual:
+def write_multilingual(manifest: Path, out: Path) -> Multilingual:
     """Write `OUT/manifest.jsonl`: the records of a manifest with the texts of the last complete stage added.
 
-    The pictures stay where they are: OUT gets links to them under their names.
+    The captions that an image has already stay. The pictures stay where they are, too: OUT gets links to them.
 
     Args:
         manifest: the manifest that was translated, or its folder.
         out: folder of the stages.
-        languages: languages to add; the captions that an image has already stay.
-        source_language: language that was translated.
 
     Raises:
         ConfigError: OUT cannot be the output folder, see `check_output`.
@@ -54,14 +50,13 @@ def write_multilingual(
     stage, texts = _texts(out)
     records = read_manifest(path)
     links = check_output(path, out, records)
-    wanted = [language for language in LANGUAGES if language in languages]
     added: dict[str, list[Caption]] = {}
-    for item in items_of(records, source_language=source_language, languages=wanted, source=str(path)):
-        row = texts.get(item.key)
-        if row is None or row.get("source") != item.source:
-            what = "has no row" if row is None else "was another caption when it was translated"
+    for item in _items(records, texts.values(), source=str(path)):
+        text = texts.get(item.key)
+        if text is None or text.source != item.source:
+            what = "has no row" if text is None else "was another caption when it was translated"
             raise DatasetError(f"{out / stage}: {item.key} of {path} {what}")
-        added.setdefault(item.image, []).append(Caption(item.language, row["caption"]))
+        added.setdefault(item.image, []).append(Caption(item.language, text.caption))
     for link, there in links.items():
         # relative, so that both folders can be moved together
         link.symlink_to(os.path.relpath(there, link.parent), target_is_directory=there.is_dir())
@@ -101,13 +96,32 @@ def check_output(manifest: Path, out: Path, records: Iterable[Record]) -> dict[P
     return links
 
 
-def _texts(out: Path) -> tuple[str, dict[str, Row]]:
-    """Source and caption of each key, from the last complete stage that makes texts."""
+@dataclass(frozen=True, slots=True)
+class _Text:
+    source_language: str
+    language: str
+    source: str
+    caption: str
+
+
+def _texts(out: Path) -> tuple[str, dict[str, _Text]]:
+    """The file of the last complete stage that makes texts, and what is in it by key."""
     for stage, name in ((REWRITTEN, "text"), (TRANSLATIONS, "draft")):
         if is_complete(out / stage):
-            rows = read_rows(out / stage)
-            return stage, {row["key"]: {"source": row["source"], "caption": row[name] or ""} for row in rows}
+            return stage, {
+                row["key"]: _Text(row["source_language"], row["language"], row["source"], row[name] or "")
+                for row in read_rows(out / stage)
+            }
     raise DatasetError(f"{out}: neither {REWRITTEN} nor {TRANSLATIONS} is complete: run a stage to its end first")
+
+
+def _items(records: Sequence[Record], texts: Collection[_Text], *, source: str) -> tuple[Item, ...]:
+    """The captions that the records should have texts for; none where everything was there already."""
+    if not texts:
+        return ()
+    (source_language,) = {text.source_language for text in texts}
+    languages = sorted({text.language for text in texts}, key=LANGUAGES.index)
+    return items_of(records, source_language=source_language, languages=languages, source=source)
 
 
 def _with(record: Record, more: Iterable[Caption]) -> Record:
