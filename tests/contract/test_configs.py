@@ -25,7 +25,8 @@ def test_every_method_has_a_configuration() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_configuration_is_valid_and_names_no_machine(path: Path) -> None:
     config = load(path, RunConfig)
-    assert config.method.name == path.parent.name
+    starts = {"synthetic_start.yaml": "irra"}  # what a run of the folder's method starts from
+    assert config.method.name == starts.get(path.name, path.parent.name)
     assert not config.out.is_absolute()
     assert not config.data.root.is_absolute()
     text = path.read_text(encoding="utf-8")

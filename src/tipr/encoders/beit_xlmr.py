@@ -155,8 +155,8 @@ class BeitXlmrEncoder(Encoder):
     Config: ClassVar[type[BeitXlmrConfig]] = BeitXlmrConfig
     can_rerank: ClassVar[bool] = True
     ADAPTABLE: ClassVar[frozenset[str]] = frozenset(
-        {"vocabulary_size", "pad_id", "target_languages", "drop_path", "hidden_dropout", "attention_dropout"}
-        | {"attention"}
+        {"vocabulary_size", "pad_id", "target_languages", "text_projections"}
+        | {"drop_path", "hidden_dropout", "attention_dropout", "attention"}
     )
 
     def __init__(self, config: BeitXlmrConfig) -> None:

@@ -364,10 +364,10 @@ class RunConfig(Section):
         if self.precision == "reference_half" and targets is not None:
             raise ValueError(f"precision reference_half is not for encoder.name {self.encoder.name}: use bf16")
         if not self.bilingual:
-            if targets:
+            if getattr(self.encoder, "projected_languages", ()):
                 raise ValueError(
-                    f"encoder.target_languages {', '.join(targets)}: method {name} trains one projection for all "
-                    "languages, set [] (a run of bi_irra can start from it all the same)"
+                    f"encoder.text_projections: method {name} trains one projection for all languages, so it must be "
+                    "shared (a run of bi_irra can start from it all the same)"
                 )
             return self
         if targets is None:
