@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tipr.data.batch import IGNORE, BilingualBatch
 from tipr.importers import read
+from tipr.importers.bi_irra import released_state
 from tipr.methods import BiIrra, StepContext
 from tipr.methods.bi_irra_config import BiIrraConfig
 
@@ -146,6 +147,35 @@ def test_other_masks_and_labels_miss_the_golden_values(method: BiIrra, inputs: d
     values = losses_of(method, batch)
     for name, value in values.items():
         assert abs(value / SCALARS[f"weighted_{name}"] - 1) > 10 * CLOSE, name
+
+
+def test_optimiser_groups_are_those_of_the_original_names(method: BiIrra) -> None:
+    """The published rule reads names and dimensions; ours reads other names, and must come to the same."""
+    change(method, new_rate=3.0)
+    settings = {"rate": {}, "decay": {}}
+    with torch.no_grad():  # what a weight's factors are is written into it, and read again under the original names
+        for name, parameter in method.named_parameters():
+            factors = method.learning_rate_factor(name, parameter)
+            for kind, factor in zip(settings, factors, strict=True):
+                settings[kind][name] = torch.full_like(parameter, factor)
+    kept = {name: each.detach().clone() for name, each in method.named_parameters()}
+    try:
+        ours = {}
+        for kind, filled in settings.items():
+            method.load_state_dict(method.state_dict() | filled)
+            ours[kind] = released_state(method)
+    finally:
+        method.load_state_dict(method.state_dict() | kept)
+    stored = torch.load(GOLDEN / "tiny_finetuned.pth", weights_only=True)["state_dict"]
+    for name, tensor in stored.items():
+        if name.endswith(("position_ids", "relative_position_index")):
+            continue
+        decayed = tensor.ndim >= 2 and not any(part in name for part in ("bias", "ln", "bn"))
+        # the output layer is the word table; which of its two names the rule saw is all the same at the released 1.0
+        tied = name.endswith(("word_embeddings.weight", "decoder.weight"))
+        faster = not tied and any(part in name for part in ("cross", "classifier", "mlm_head"))
+        assert (ours["decay"][name] == float(decayed)).all(), name
+        assert (ours["rate"][name] == (3.0 if faster else 1.0)).all(), name
 
 
 # A batch of four that repeats identity 0: nothing golden is known of it, so every term is built up row by row.
