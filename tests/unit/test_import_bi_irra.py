@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
@@ -17,9 +18,14 @@ from checkpoint_samples import SAMPLES
 from tipr.data.images import CLIP_MEAN, IMAGENET_MEAN
 from tipr.encoders.xlmr_tokenizer import MASK, SPECIAL, XlmrTokenizer
 from tipr.errors import WeightsError
-from tipr.importers import IMPORTERS
+from tipr.importers import IMPORTERS, read
 from tipr.importers.model_folder import COMPANIONS, import_model
+from tipr.methods import ClipBaseline, TrainingFacts
+from tipr.methods.bi_irra import BiIrra
+from tipr.methods.bi_irra_config import BiIrraConfig
 from tipr.retrieval import Retriever
+from tipr.retrieval.model_folder import read_heads
+from tipr.training import assembly
 
 pytestmark = pytest.mark.usefixtures("foreign_files_read_here")
 MODEL = Path(__file__).parents[1] / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
@@ -52,6 +58,12 @@ def test_a_checkpoint_becomes_a_model_that_searches_and_reranks(
     assert isinstance(model.tokenizer, XlmrTokenizer)
     assert model.encoder.can_rerank
     assert (model.preprocessing.mean, model.preprocessing.interpolation) == (mean, "bicubic")
+    released = read("bi_irra", SAMPLES["bi_irra"](tmp_path), config=tmp_path / "heads.yaml")
+    heads = read_heads(tmp_path / "model")
+    assert heads is not None
+    assert heads.method == "bi_irra"
+    assert {name.split(".")[0] for name in heads.tensors} == {"temp", "mlm_head", "mim_head"}
+    assert torch.equal(heads.tensors["mlm_head.dense.weight"], released.state_dict()["mlm_head.dense.weight"])
     assert json.loads((tmp_path / "model" / "model.json").read_text())["encoder"]["text_heads"] == 4
 
 
@@ -63,3 +75,30 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="has 422 tokens, the model 300"):
         import_model("bi_irra", file, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_run_starts_with_the_heads_that_are_its_own_and_fit(tmp_path: Path) -> None:
+    file = SAMPLES["bi_irra"](tmp_path)
+    vocabulary(tmp_path, 300)
+    import_model("bi_irra", file, tmp_path / "model")
+    imported = read("bi_irra", file).state_dict()
+    encoder = Retriever.load(tmp_path / "model").encoder
+    facts = TrainingFacts(pairs=4, mask_id=299, vocabulary_size=300, identities=2)
+
+    notes: list[str] = []
+    method = BiIrra.build(BiIrraConfig(losses=("itc", "itm", "mlm")), encoder, facts)
+    assert not torch.equal(method.state_dict()["mlm_head.dense.weight"], imported["mlm_head.dense.weight"])
+    assembly._take_heads(method, str(tmp_path / "model"), notes.append)
+    assert all(torch.equal(tensor, imported[name]) for name, tensor in method.state_dict().items())
+    assert [note.partition("model: ")[2] for note in notes] == [
+        "taken too: mlm_head, temp",
+        "not taken, as they do not fit: mim_head",
+    ]
+
+    notes.clear()
+    other = ClipBaseline.build(ClipBaseline.Config(), encoder, facts)
+    assembly._take_heads(other, str(tmp_path / "model"), notes.append)
+    assert notes == []
+    (tmp_path / "model" / "heads.safetensors").write_bytes(b"cut")
+    with pytest.raises(WeightsError, match=r"heads.safetensors is damaged"):
+        assembly._take_heads(method, str(tmp_path / "model"), notes.append)

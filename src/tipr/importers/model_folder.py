@@ -21,6 +21,7 @@ from tipr.encoders.xlmr_tokenizer import XlmrTokenizer
 from tipr.errors import WeightsError
 from tipr.importers.official import CLIP_VOCABULARY, XLMR_VOCABULARY, OfficialFile, where_to_get
 from tipr.retrieval import Retriever
+from tipr.retrieval.model_folder import Heads
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def import_model(
 ) -> Imported:
     """Read a foreign checkpoint and write its encoder, with tokenizer and preprocessing, as a model folder.
 
+    What the checkpoint has for training alone stands beside it, so that a run can start where the checkpoint stopped.
+
     Args:
         format: key of `IMPORTERS`.
         path: the checkpoint.
@@ -126,7 +129,8 @@ def import_model(
     }
     preprocessing = Preprocessing(encoder.image_size, companions.mean, companions.std, companions.interpolation)
     model = Retriever(encoder, tokenizer, preprocessing, card, source=str(out))
-    model.save(out)
+    rest = {name: value for name, value in method.state_dict().items() if not name.startswith("encoder.")}
+    model.save(out, heads=Heads(method.name, rest) if rest else None)
     return Imported(
         folder=out,
         format=format,

@@ -1,7 +1,8 @@
 """The folder that a deployed model lives in: reading it strictly, replacing it in one step.
 
 A model folder holds `model.json` (what to build), `model.safetensors` (the weights, float32 or float16) and the
-tokenizer's own file. Nothing in it is executed: no pickle, no code.
+tokenizer's own file; an importer adds `heads.safetensors`, what training needs besides. Nothing in it is executed: no
+pickle, no code.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from tipr import config
 from tipr.errors import WeightsError
@@ -28,8 +31,22 @@ FORMAT = 1
 """Version of the model folder; another one is refused."""
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
+HEADS = "heads.safetensors"
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo"
 """The small checkpoint shipped as package data."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a training method has besides its encoder, kept for a run that starts from the folder; search ignores it.
+
+    Attributes:
+        method: key in `METHODS` of the one that they belong to.
+        tensors: by the method's names.
+    """
+
+    method: str
+    tensors: dict[str, Tensor]
 
 
 def model_folder(path: Path | str) -> Path:
@@ -121,6 +138,34 @@ def load_weights(encoder: Encoder, path: Path) -> None:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise WeightsError(f"{path} is damaged: {name} is not finite")
     encoder.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()}, strict=True)
+
+
+def write_heads(heads: Heads, folder: Path) -> None:
+    """Write `heads.safetensors` into an existing folder."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in heads.tensors.items()}
+    save_file(tensors, folder / HEADS, metadata={"method": heads.method})
+
+
+def read_heads(path: Path | str) -> Heads | None:
+    """The heads in a model folder, or None; see `model_folder` for the path.
+
+    Raises:
+        WeightsError: there is no model, or the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    file = model_folder(path) / HEADS
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as stored:
+            method = (stored.metadata() or {})["method"]
+        return Heads(method, load_file(file))
+    except (SafetensorError, OSError, KeyError) as error:
+        raise WeightsError(f"{file} is damaged: {one_line(error)}") from None
 
 
 def publish(draft: Path, folder: Path) -> None:

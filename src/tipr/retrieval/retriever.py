@@ -22,12 +22,14 @@ from tipr.retrieval.model_folder import (
     DESCRIPTION,
     FORMAT,
     WEIGHTS,
+    Heads,
     build,
     load_weights,
     model_folder,
     one_line,
     publish,
     read_description,
+    write_heads,
 )
 
 if TYPE_CHECKING:
@@ -108,12 +110,13 @@ class Retriever:
         encoder.to(target).eval()
         return cls(encoder, tokenizer, preprocessing, description.get("card"), source=str(path))
 
-    def save(self, folder: Path | str, *, half: bool = False) -> None:
+    def save(self, folder: Path | str, *, half: bool = False, heads: Heads | None = None) -> None:
         """Write the model folder in one step: readers see the old one or the new one, never a mixture.
 
         Args:
             folder: created, or replaced when it already is a model folder.
             half: store floating-point weights as float16 (they load as float32; the fingerprint differs).
+            heads: to keep beside the model, for a run that starts from the folder; no part of the fingerprint.
 
         Raises:
             WeightsError: the folder exists and is something else.
@@ -126,12 +129,12 @@ class Retriever:
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".draft", dir=folder.parent))
         try:
             draft.chmod(0o755)  # mkdtemp makes 0o700, which would hide the model from others
-            self._write(draft, half)
+            self._write(draft, half, heads)
             publish(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _write(self, folder: Path, half: bool) -> None:
+    def _write(self, folder: Path, half: bool, heads: Heads | None) -> None:
         from safetensors.torch import save_file
 
         description = {"format": FORMAT, **self._description(), "card": self.card}
@@ -143,6 +146,8 @@ class Retriever:
         }
         save_file(tensors, folder / WEIGHTS)
         self.tokenizer.save(folder)
+        if heads is not None:
+            write_heads(heads, folder)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 path.chmod(0o644)  # the safetensors writer makes files that nobody else may read

@@ -22,6 +22,7 @@ from tipr.errors import ConfigError, DatasetError, WeightsError
 from tipr.methods import METHODS, Method, TrainingFacts
 from tipr.methods.base import keep
 from tipr.retrieval import Retriever
+from tipr.retrieval.model_folder import read_heads
 from tipr.training import environment
 from tipr.training.checkpoint import reported
 from tipr.training.features import pair_features
@@ -160,6 +161,8 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     )
     _check_memory(kind.memory_needed(config.method, encoder.embed_dim, facts), fabric, f"{len(train):,} training pairs")
     method = kind.build(config.method, encoder, facts)
+    if base is not None:
+        _take_heads(method, str(config.start_from), note)
     if config.precision == "reference_half":
         environment.hold_in_half(method)
     method.to(fabric.device)
@@ -283,6 +286,19 @@ def _start(config: RunConfig, base: Retriever, settings: Any) -> Encoder:
     if different:
         raise WeightsError(f"start_from {config.start_from} has another encoder: {', '.join(different)} differ")
     return base.encoder.adapted(settings)
+
+
+def _take_heads(method: Method, path: str, note: Note) -> None:
+    """Give the method the heads that stand beside the weights to start from, where they are its own and fit."""
+    heads = read_heads(path)
+    if heads is None or heads.method != method.name:
+        return
+    own = method.state_dict()
+    fitting = {name for name, tensor in heads.tensors.items() if name in own and own[name].shape == tensor.shape}
+    method.load_state_dict({name: heads.tensors[name] for name in fitting}, strict=False)
+    for what, names in (("taken too", fitting), ("not taken, as they do not fit", heads.tensors.keys() - fitting)):
+        if names:
+            note(f"start_from {path}: {what}: {', '.join(sorted({name.split('.')[0] for name in names}))}")
 
 
 def _validation(
