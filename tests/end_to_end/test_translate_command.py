@@ -275,6 +275,7 @@ def test_translate_and_filter_without_a_vision_model(server: ChatServer, capsys:
 @pytest.mark.parametrize(
     ("arguments", "stage", "message"),
     [
+        (("--dry-run",), "filter", "--dry-run is about what translating sends: nothing else is sent"),
         ((), "adapt", "--stage adapt needs --vision-model FOLDER"),
         ((), "rewrite", "--stage rewrite needs --vision-model FOLDER"),
         (

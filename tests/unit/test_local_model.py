@@ -12,9 +12,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tipr import cli
+from tipr.data.manifest import Caption, Record, write_manifest
 from tipr.errors import ConfigError, WeightsError
 from tipr.translation.backends import Answer, Prompt, answer_all
 from tipr.translation.local_model import LocalModel
+from tipr.translation.records import read_rows
 
 TEMPLATE = (
     "{% for turn in messages %}<user>{{ turn.content }}</s>{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
@@ -94,6 +97,24 @@ def test_answers_are_those_of_one_prompt_at_a_time(folder: Path, monkeypatch: py
     assert tokens[0] > 3
     assert 1 <= tokens[1] <= 12
     assert taken[0].finish_reason in ("stop", "length")
+
+
+def test_the_command_sends_nothing_though_an_endpoint_is_known(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Any] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda *arguments: tried.append(arguments))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **named: tried.append(arguments))
+    monkeypatch.setenv("TIPR_TRANSLATE_URL", "https://localhost/v1")
+    (tmp_path / "a.png").touch()
+    write_manifest(tmp_path / "manifest.jsonl", [Record("a.png", (Caption("en", "A coat."), Caption("en", "A hat.")))])
+    out = tmp_path / "out"
+    command = ["translate", str(tmp_path), str(out), "--to", "zh", "fr", "--local", str(folder), "--max-tokens", "4"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--stage", "translate", "--quiet"])
+    assert stop.value.code == 0
+    assert tried == []
+    assert [row["provenance"]["backend"] for row in read_rows(out / "translations.jsonl")] == ["local"] * 4
 
 
 def test_a_caption_cannot_end_the_turn(folder: Path) -> None:

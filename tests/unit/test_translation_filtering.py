@@ -129,8 +129,10 @@ def test_unfinished_translations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="run the stage that makes it first"):
         run_filter(tmp_path, Scripted())
     translations(tmp_path)
-    with Journal(tmp_path / TRANSLATIONS, {"model": "none"}) as journal:
-        journal.reopen()
+    with (tmp_path / TRANSLATIONS).open("a", encoding="utf-8") as file:
+        file.write('{"key": "torn')
+    with Journal(tmp_path / TRANSLATIONS, {"model": "none"}):
+        pass
     with pytest.raises(DatasetError, match="not complete"):
         run_filter(tmp_path, Scripted())
 

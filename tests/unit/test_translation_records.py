@@ -13,6 +13,7 @@ import pytest
 
 from tipr.data.manifest import Caption, Record
 from tipr.errors import ConfigError, DatasetError
+from tipr.translation import records
 from tipr.translation.records import Item, Journal, file_sha256, is_complete, items_of, read_rows, require_complete
 
 COAT = Record("a.jpg", (Caption("en", "A red coat."), Caption("en", "A coat.")), identity=1, split="train")
@@ -69,11 +70,11 @@ def test_rows_survive_closing_and_a_key_comes_once(tmp_path: Path) -> None:
         assert again.complete
         assert again.keys() == {"a", "b"}
         assert list(again.read()) == [_row("a", noise=0.25), _row("b")]
-        again.reopen()
-        assert not is_complete(again.path)
+        assert is_complete(again.path)
 
 
-def test_a_torn_last_line_is_dropped_at_every_length(tmp_path: Path) -> None:
+def test_a_torn_last_line_is_dropped_at_every_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "BLOCK", 7)
     path = tmp_path / "rows.jsonl"
     with Journal(path, {}) as journal:
         journal.append(_row("a"))
@@ -86,6 +87,13 @@ def test_a_torn_last_line_is_dropped_at_every_length(tmp_path: Path) -> None:
             assert journal.keys() == {"a"}
             journal.append(_row("b"))
         assert path.read_bytes() == content
+    with Journal(path, {}) as journal:
+        journal.finish()
+    path.write_bytes(content[: whole - 1])
+    assert is_complete(path)
+    with Journal(path, {}) as journal:
+        assert not journal.keys()
+    assert not is_complete(path)
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def command(*, stage: str, dry_run: bool, as_json: bool, quiet: bool, **given: A
     """
     from tipr.cli.translate_stages import RUNNERS, Job, NotSent
 
-    stages = _stages(stage, given)
+    stages = _stages(stage, given, dry_run=dry_run)
     job = Job(quiet=quiet, **given)
     if dry_run:
         _show_cost(job, as_json=as_json)
@@ -122,10 +122,12 @@ def command(*, stage: str, dry_run: bool, as_json: bool, quiet: bool, **given: A
     return DONE
 
 
-def _stages(stage: str, given: dict[str, Any]) -> tuple[str, ...]:
+def _stages(stage: str, given: dict[str, Any], *, dry_run: bool) -> tuple[str, ...]:
     """The stages to run, "manifest" after those that make texts."""
     if given["local"] is not None and given["model"] is not None:
         raise click.UsageError("--model names a model at an endpoint: not with --local")
+    if dry_run and stage not in ("translate", "all"):
+        raise click.UsageError("--dry-run is about what translating sends: nothing else is sent")
     if stage in ("adapt", "rewrite") and given["vision_model"] is None:
         raise click.UsageError(f"--stage {stage} needs --vision-model FOLDER")
     if stage in ("all", "rewrite") and given["vision_model"] and given["estimator"].startswith("column"):

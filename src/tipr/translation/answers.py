@@ -52,7 +52,7 @@ class AnswerCache:
             self._answers[request] = _answer_of(row)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Let others write to the file; the next answer opens it again."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None

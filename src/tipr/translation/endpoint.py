@@ -179,7 +179,11 @@ class Endpoint:
             _hand_over(take, places[key], answer)
 
         bodies = {key: self._body(prompts[places[key][0]]) for key in waiting}
-        asyncio.run(self._ask_all(waiting, bodies, answered))
+        try:
+            asyncio.run(self._ask_all(waiting, bodies, answered))
+        finally:
+            if self.cache is not None:
+                self.cache.close()
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         return {

@@ -30,6 +30,8 @@ FILTERED = "filtered.jsonl"
 """File of stage 2 in the output folder."""
 REWRITTEN = "rewritten.jsonl"
 """File of stage 4 in the output folder."""
+BLOCK = 1 << 16
+"""Bytes looked at at a time for the end of the last whole line."""
 
 Row = dict[str, Any]
 """One line of a stage's file: the fields of an `Item`, and what the stages added."""
@@ -140,7 +142,8 @@ def check_targets(source_language: str, languages: Sequence[str]) -> None:
 class Journal:
     """The file of one stage: a row is appended as one whole line, so that a stage killed at any moment goes on.
 
-    Only one process writes to a file. On opening, a last line torn by a kill is dropped.
+    Only one process writes to a file. On opening, a last line torn by a kill is dropped, and the stage
+    is not complete any more.
 
     Args:
         path: the `.jsonl` file; made with its folder when it is not there.
@@ -211,11 +214,6 @@ class Journal:
         self.complete = True
         self._write_meta()
 
-    def reopen(self) -> None:
-        """Take the mark of a complete stage away again, before more rows come."""
-        self.complete = False
-        self._write_meta()
-
     def close(self) -> None:
         """Give the file back."""
         os.close(self._stream)
@@ -240,10 +238,17 @@ class Journal:
         )
 
     def _drop_torn_line(self) -> None:
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        size = end = os.fstat(self._stream).st_size
+        whole = 0
+        while end and not whole:  # from the end: a file may be large
+            start = max(0, end - BLOCK)
+            found = os.pread(self._stream, end - start, start).rfind(b"\n")
+            whole = start + found + 1 if found >= 0 else 0
+            end = start
+        if whole < size:
             os.ftruncate(self._stream, whole)
+            self.complete = False
+            self._write_meta()
 
     def _write_meta(self) -> None:
         meta = {
