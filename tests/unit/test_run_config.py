@@ -7,6 +7,8 @@ from tipr import config as configuration
 from tipr.errors import ConfigError
 from tipr.training import RunConfig
 
+SMALL = {"name": "beit_xlmr", "max_tokens": 64, "target_languages": ["zh", "fr"]}
+BOTH = {"dataset": "synthetic", "root": "data/tiny", "languages": ["fr", "en", "zh"]}
 BASE = {
     "out": "runs/x",
     "method": {"name": "irra"},
@@ -83,6 +85,33 @@ def test_overrides_reach_every_section(tmp_path):
         ({"optimizer": {"betas": [0.9, 1.0]}}, "two numbers in [0, 1)"),
         ({"augmentation": {"flip": 2}}, "augmentation.flip"),
         ({"encoder": {"name": "clip"}}, "with a subword tokenizer use text_pooling: last_token"),
+        ({"augmentation": {"kind": "two_of_six", "pad": 3}}, "augmentation.two_of_six.pad: unknown key"),
+        ({"augmentation": {"kind": "three"}}, "augmentation"),
+        ({"preprocessing": {"statistics": "lab"}}, "'clip' or 'imagenet'"),
+        ({"schedule": {"warmup_epochs": 1}}, "warmup_epochs needs unit: step"),
+        ({"encoder": SMALL}, "method irra trains one projection for all languages, so it must be shared"),
+        ({"encoder": {**SMALL, "text_projections": "shared"}, "precision": "reference_half"}, "use bf16"),
+        ({"method": {"name": "bi_irra"}}, "method bi_irra needs encoder.name: beit_xlmr, not compact"),
+        (
+            {"method": {"name": "bi_irra"}, "encoder": SMALL},
+            "must be those of the encoder, source_language and target_languages: en, zh, fr; named: none",
+        ),
+        (
+            {"method": {"name": "bi_irra"}, "encoder": SMALL, "data": {**BOTH, "languages": ["en", "zh"]}},
+            "en, zh, fr; named: en, zh",
+        ),
+        (
+            {"method": {"name": "bi_irra"}, "encoder": {**SMALL, "target_languages": []}, "data": BOTH},
+            "encoder.target_languages: method bi_irra needs at least one",
+        ),
+        (
+            {
+                "method": {"name": "bi_irra"},
+                "encoder": SMALL,
+                "data": {**BOTH, "epoch_unit": "image", "captions_per_image": 2},
+            },
+            "data.captions_per_image 2: method bi_irra takes 1 only",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(changes, words):
@@ -91,6 +120,31 @@ def test_what_cannot_be_is_one_line(changes, words):
     assert words in str(caught.value)
     assert str(caught.value).startswith("run.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_in_two_languages_round_trips_and_older_files_stay_valid(tmp_path):
+    config = build(
+        method={"name": "bi_irra"},
+        encoder=SMALL,
+        data=BOTH,
+        augmentation={"kind": "two_of_six", "grey": 0.2},
+        preprocessing={"statistics": "imagenet", "interpolation": "bicubic"},
+    )
+    assert config.bilingual
+    assert not config.bare_pairs
+    assert config.trims
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert configuration.load(path, RunConfig) == config
+    preprocessing = config.preprocessing.at((24, 8))
+    assert preprocessing.to_json() == {
+        "image_size": [24, 8],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "interpolation": "bicubic",
+    }
+    older = build().model_dump(mode="json")
+    assert "kind" not in older["augmentation"]
 
 
 def test_reference_half_holds_the_attention_of_the_interaction_encoder_too():

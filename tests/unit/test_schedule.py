@@ -1,6 +1,8 @@
 """The learning-rate schedule: the worked values of irra.md 7."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from tipr.training.optim import rate_factor
 from tipr.training.run_config import Schedule
 
 PUBLISHED = Schedule()
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_bi_irra" / "expected.json").read_text())["schedule"]
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,27 @@ def test_constant_after_warmup():
 def test_a_run_that_is_all_warmup_never_divides_by_zero(total):
     assert [rate_factor(PUBLISHED, done=epoch, total=total) for epoch in range(3)] == pytest.approx([0.1, 0.28, 0.46])
     assert rate_factor(Schedule(warmup=0), done=0, total=total) == 1.0
+
+
+def test_bi_irra_has_the_rates_of_the_published_code():
+    """The warm-up ends at the peak, which comes twice; the last rate stays above the final one."""
+    peak, epochs, each = GOLDEN["lr"], GOLDEN["epochs"], GOLDEN["iterations_per_epoch"]
+    schedule = Schedule(
+        unit="step",
+        warmup_epochs=GOLDEN["warmup_epochs"],
+        warmup_inclusive=True,
+        warmup_start=GOLDEN["lr_start"] / peak,
+        final=GOLDEN["lr_end"] / peak,
+    )
+    warmup = GOLDEN["warmup_epochs"] * each
+    rates = [
+        peak * rate_factor(schedule, done=step, total=epochs * each, warmup=warmup) for step in range(epochs * each)
+    ]
+    assert rates == pytest.approx(GOLDEN["values"], rel=1e-12)
+    assert rates[warmup - 1] == rates[warmup] == peak
+
+
+@pytest.mark.parametrize(("warmup", "factors"), [(1, [0.1, 1.0]), (2, [0.1, 1.0, 1.0]), (0, [1.0])])
+def test_a_short_inclusive_warmup_never_divides_by_zero(warmup, factors):
+    schedule = Schedule(kind="constant", warmup_inclusive=True, warmup=warmup)
+    assert [rate_factor(schedule, done=step, total=9) for step in range(warmup + 1)] == factors
