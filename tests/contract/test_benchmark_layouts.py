@@ -277,6 +277,13 @@ DEFECTS: dict[str, tuple[Callable[[list[Entry]], Any], str]] = {
         lambda made: changed(made, len(made) - 1, id=1),
         "1 identities of test are in train as well, such as 1",
     ),
+    "same file": (
+        lambda made: (
+            [{**entry, "file_path": f"one/{entry['file_path']}"} for entry in made]
+            + [{**made[0], "file_path": "two/cam_a/0000.jpg"}]
+        ),
+        "1 record means the image file of another one, first imgs/cam_a/0000.jpg",
+    ),
     "not a list": (lambda made: {"people": 3}, "reid_raw.json: must be a list of records"),
     "empty": (lambda made: [], "reid_raw.json: no records"),
 }
@@ -329,6 +336,15 @@ def test_missing_images_are_listed_by_folder_and_can_be_left_out(
     shutil.rmtree(tmp_path / "imgs")
     with pytest.raises(DatasetError, match="8 of 8 images are missing"):
         reader.load(tmp_path, "train")
+
+
+def test_a_file_serves_one_record(tmp_path: Path) -> None:
+    """a.jpg and a.png are two images; where one of them is missing, the other does not stand in for it."""
+    made = copies.rstpreid(tmp_path)
+    made[1]["file_path"] = made[0]["file_path"].replace(".jpg", ".png")
+    write_json(tmp_path / "data_captions.json", made)
+    with pytest.raises(DatasetError, match=r"1 of 8 images are missing .*first 0000_c14_0031.png"):
+        DATASETS["rstpreid"].load(tmp_path, "train")
 
 
 MISALIGNED: dict[str, tuple[Callable[[list[Entry]], list[Entry]], str]] = {

@@ -123,6 +123,14 @@ DEFECTS: dict[str, tuple[Callable[[list[Entry]], Any], str, str]] = {
         "1 identity of train is in val or test as well",
     ),
     "bad_identity": (lambda made: made[0].update(id="seven"), "unusable", "1 record has no integer id"),
+    "same_file": (
+        lambda made: [
+            *(entry.update(file_path=f"one/{entry['file_path']}") for entry in made),
+            made.append({**made[0], "file_path": "two/cam_a/0000.jpg"}),
+        ],
+        "unusable",
+        "1 record means the image file of another one",
+    ),
     "unknown_split": (lambda made: made[0].update(split="gallery"), "unusable", "1 record has an unknown split"),
 }
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import tipr.data.datasets
+from tipr.data.check import check_dataset
 from tipr.data.dataset import DatasetReader
 from tipr.data.datasets import DATASETS
 from tipr.data.manifest import Caption, Record, read_manifest, write_manifest
@@ -161,6 +162,7 @@ def test_a_manifest_without_splits_is_a_test_split(tmp_path: Path) -> None:
         (Record("b.png", identity=2), "1 of 2 records have no split"),
         (Record("b.png", identity=2, box=(0, 0, 2, 2), split="test"), ":2: box: "),
         (Record("a.png", identity=2, split="test"), "occurs twice"),
+        (Record("a.png", identity=2, split="val"), "a.png is in test and val"),
     ],
 )
 def test_manifests_that_cannot_be_scored_are_refused(tmp_path: Path, second: Record, message: str) -> None:
@@ -169,3 +171,16 @@ def test_manifests_that_cannot_be_scored_are_refused(tmp_path: Path, second: Rec
     write_manifest(tmp_path / "manifest.jsonl", [Record("a.png", identity=1, split="test"), second])
     with pytest.raises(DatasetError, match=message):
         DATASETS["manifest"].load(tmp_path, "test")
+    assert check_dataset(DATASETS["manifest"], tmp_path).verdict == "unusable"
+
+
+def test_an_empty_manifest_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").touch()
+    assert check_dataset(DATASETS["manifest"], tmp_path).line().endswith("manifest.jsonl: no records")
+
+
+def test_every_small_set_is_usable(entry: tuple[DatasetReader, Path]) -> None:
+    reader, root = entry
+    report = check_dataset(reader, root)
+    assert not [problem.message for problem in report.problems if problem.level == "error"]
+    assert set(report.splits) | {"paraphrase"} >= set(reader.facts.splits)

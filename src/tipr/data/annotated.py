@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -10,13 +11,11 @@ from typing import ClassVar
 from tipr.data.annotations import Entry, read_entries
 from tipr.data.dataset import Counts, DatasetReader, Reading
 from tipr.data.exports import AnnotationFile, Export, find_exports, home_of
-from tipr.data.image_index import ImageIndex, Match
+from tipr.data.image_index import ImageIndex, Placement
 from tipr.data.manifest import Caption, Record
 from tipr.data.problems import Problems
 from tipr.data.samples import LANGUAGES, SPLITS
 from tipr.errors import DatasetError
-
-_KIND_OF_MATCH: dict[Match, str] = {"case": "case", "suffix": "suffix"}
 
 
 @dataclass(slots=True)
@@ -50,18 +49,17 @@ class AnnotatedDataset(DatasetReader):
         export, files, images, problems = self._first_usable(home, exports, languages)
         index = ImageIndex(home)
         placement = index.placement(list(images))
-        records = []
-        for path, image in images.items():
-            placed = placement.place(path)
-            found = index.find(placed)
-            if found is not None and found[1] in _KIND_OF_MATCH:
-                problems.add(_KIND_OF_MATCH[found[1]], f"{placed} is {found[0]}")
-            name = placed if found is None else found[0]
-            captions = tuple(
-                Caption(language, text) for language in LANGUAGES for text in image.captions.get(language, ())
+        names = _on_disk(images, index, placement, problems)
+        records = [
+            Record(
+                name,
+                tuple(Caption(language, text) for language in LANGUAGES for text in image.captions.get(language, ())),
+                identity=image.identity,
+                split=image.split,
             )
-            records.append(Record(name, captions, identity=image.identity, split=image.split))
-        listed = {record.image for record in records}
+            for name, image in zip(names, images.values(), strict=True)
+        ]
+        listed = set(names)
         top = f"{placement.root}/" if placement.root else ""
         for path in sorted(index.paths - listed):
             if path.startswith(top):
@@ -160,6 +158,26 @@ def _join(
         else:
             image.captions.setdefault(language, []).extend(entry.captions)
             image.records += first
+
+
+def _on_disk(paths: Iterable[str], index: ImageIndex, placement: Placement, problems: Problems) -> list[str]:
+    """The file that each path means, or the path itself where there is none; no file serves two paths."""
+    placed = [placement.place(path) for path in paths]
+    taken = set(index.paths.intersection(placed))  # a file that is named exactly is nobody else's
+    names = []
+    for path in placed:
+        found = index.find(path)
+        if found is None or found[1] == "exact" or found[0] in taken:
+            names.append(path)
+            continue
+        name, bent = found
+        problems.add(bent, f"{path} is {name}")
+        taken.add(name)
+        names.append(name)
+    for path, count in Counter(names).items():
+        if count > 1:
+            problems.add("same_file", path, count=count - 1)
+    return names
 
 
 def _aligned(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tipr.data.annotated import count_export
 from tipr.data.caption_lint import TOKEN_LIMIT, CountTokens, lint_captions
-from tipr.data.dataset import Counts, DatasetReader, Edition, Reading
+from tipr.data.dataset import Counts, DatasetReader, Edition, Reading, splits_of_images
 from tipr.data.images import ImageProblem, read_image
 from tipr.data.manifest import Record
 from tipr.data.problems import Problem, Problems
@@ -124,12 +124,15 @@ def check_dataset(
         reading = reader.read(root)
     except DatasetError as error:
         return Report(str(root), title, "unusable", str(error))
+    if not reading.records and not reading.problems:
+        return Report(str(root), title, "unusable", f"{reading.files[0]}: no records")
     problems = Problems()
     problems.extend(reading.problems)
     splits = _count(reading.records, reader)
     edition = _compare_with_editions(reader, splits, problems)
     others = _compare_with_others(reading, splits, problems)
     _check_identities(reading.records, problems)
+    _check_images_stand_once(reading, problems)
     present, missing = _find_images(reading)
     folders = _folders(reading, missing, reader.facts.folders)
     if missing:
@@ -273,6 +276,15 @@ def _check_identities(records: Sequence[Record], problems: Problems) -> None:
     for identity, count in images.items():
         if count == 1:
             problems.add("single_image", f"id {identity}")
+
+
+def _check_images_stand_once(reading: Reading, problems: Problems) -> None:
+    known = {problem.kind for problem in reading.problems}  # an annotation's reader has counted them already
+    for name, splits in splits_of_images(reading.records).items():
+        if len(set(splits)) > 1:
+            problems.add("two_splits", f"{name}: {' and '.join(dict.fromkeys(splits))}")
+        elif len(splits) > 1 and "same_file" not in known:
+            problems.add("same_file", name, count=len(splits) - 1)
 
 
 def _find_images(reading: Reading) -> tuple[list[str], list[str]]:

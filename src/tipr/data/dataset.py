@@ -145,6 +145,9 @@ class Reading:
                 raise DatasetError(f"{place}: box: training and evaluation read whole images: save the crops first")
             if record.identity is not None:
                 people.setdefault(record.split or "test", set()).add(record.identity)
+        for image, splits in splits_of_images(self.records).items():
+            if len(set(splits)) > 1:
+                raise DatasetError(f"{source}: {image} is in {' and '.join(dict.fromkeys(splits))}")
         check_disjoint(people, source=source)
         items = [
             ImageItem(
@@ -160,6 +163,15 @@ class Reading:
         if allow_missing:
             items = _present(items, source=f"split {split!r}")
         return Split.build(name or split, items, languages=languages, check_files=not allow_missing)
+
+
+def splits_of_images(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The split of every record of each image; a record without one belongs to test. Boxes cut people out: left out."""
+    splits: dict[str, list[str]] = {}
+    for record in records:
+        if record.box is None:
+            splits.setdefault(record.image, []).append(record.split or "test")
+    return splits
 
 
 def _present(items: list[ImageItem], *, source: str) -> list[ImageItem]:

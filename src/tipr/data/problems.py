@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[Level, str]] = {
     "no_split": ("error", "{n} [record has|records have] no split"),
     "two_splits": ("error", "{n} [image is|images are] in two splits"),
     "two_identities": ("error", "{n} [image has|images have] two ids"),
+    "same_file": ("error", "{n} [record means|records mean] the image file of another one"),
     "misaligned": (
         "error",
         "{n} [entry differs|entries differ] between the languages' files, which are matched by position",
