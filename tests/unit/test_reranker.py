@@ -16,7 +16,7 @@ from PIL import Image
 import tipr
 import tipr.retrieval.reranker as home
 from tipr.data.images import Preprocessing
-from tipr.encoders import CompactEncoder
+from tipr.encoders import BeitXlmrEncoder, CompactEncoder
 from tipr.encoders.tokenizers import SubwordTokenizer
 from tipr.errors import ConfigError, WeightsError
 from tipr.retrieval import Reranker, Retriever
@@ -36,14 +36,32 @@ def pictures() -> list[Image.Image]:
 
 
 def one_by_one(retriever: Retriever, query: str, tokens: NDArray[np.float16]) -> list[float]:
-    """The definition: text tokens as query, tokens of one picture as keys, logit of class 1."""
-    ids, mask = retriever.tokenizer.encode([query], trim=True)
+    """The definition: words as query, tokens of one picture as keys, all layers in full, logit of class 1."""
+    encoder = retriever.encoder
+    assert isinstance(encoder, BeitXlmrEncoder)
+    ids, mask = (torch.from_numpy(part) for part in retriever.tokenizer.encode([query], trim=True))
     with torch.no_grad():
-        text = retriever.encoder.encode_text(torch.from_numpy(ids), torch.from_numpy(mask)).tokens
-        return [
-            float(retriever.encoder.match(text, torch.from_numpy(mask), torch.from_numpy(row)[None].float())[0, 1])
-            for row in tokens
-        ]
+        text = encoder.encode_text(ids, mask).tokens
+        fused = [encoder.fusion(text, mask, torch.from_numpy(row)[None].float(), None) for row in tokens]
+        return [float(encoder.match_head(each[:, 0])[0, 1]) for each in fused]
+
+
+def test_the_first_token_alone_has_the_gradient_of_the_whole() -> None:
+    encoder = matching_retriever(hidden_dropout=0.0, attention_dropout=0.0).encoder.train()
+    assert isinstance(encoder, BeitXlmrEncoder)
+    words, pictures = torch.randn(3, 5, 16), torch.randn(3, 9, 16)
+    mask = torch.tensor([[True] * 5, [True] * 4 + [False], [True, False, False, False, False]])
+    gradients = []
+    for step in (encoder.fusion.first_token, lambda *given: encoder.fusion(*given)[:, 0]):
+        leaves = words.clone().requires_grad_(), pictures.clone().requires_grad_()
+        encoder.zero_grad()
+        first = step(leaves[0], mask, leaves[1], None)
+        first.square().sum().backward()
+        gradients.append(
+            [first.detach(), *(leaf.grad for leaf in leaves), *(p.grad for p in encoder.fusion.parameters())]
+        )
+    for short, whole in zip(*gradients, strict=True):
+        torch.testing.assert_close(short, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_scores_are_those_of_one_pair_at_a_time(reranker: Reranker, pictures: list[Image.Image]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,25 @@ class FusionEncoder(nn.Module):
         for layer in self.layers:
             fused = layer(fused, own, encoder_hidden_states=keys, encoder_attention_mask=other)
         return fused
+
+    def first_token(self, query: Tensor, query_mask: Tensor | None, keys: Tensor, key_mask: Tensor | None) -> Tensor:
+        """The first token of `forward`, which a match is judged by, for less.
+
+        Nobody reads the other tokens of the last layer, so that they neither look at the keys nor pass through its
+        feed-forward part.
+
+        Returns:
+            (N, W) fused first tokens of the query.
+        """
+        own, other = _additive(query_mask, query), _additive(key_mask, query)
+        fused = query
+        for layer in self.layers[:-1]:
+            fused = layer(fused, own, encoder_hidden_states=keys, encoder_attention_mask=other)
+        last: Any = self.layers[-1]
+        first = last.attention(fused, own)[0][:, :1]
+        seen = last.crossattention(first, None, keys, other)[0]
+        judged: Tensor = last.feed_forward_chunk(seen)[:, 0]
+        return judged
 
 
 def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
