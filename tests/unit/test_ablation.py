@@ -164,7 +164,7 @@ def test_the_gap_and_other_languages_are_reported(done):
     table = compare(config, runs, seeds=2)
     low, here = (row.cells["R@1"].mean for row in table.rows[:2])
     assert table.gaps["R@1"].share == pytest.approx((here - low) / (100 - low))
-    assert table.rows[2].by_language["zh"]["R@1"] == 100.0
+    assert table.rows[2].by_language["zh"]["R@1"].mean == 100.0
     page = markdown(table)
     share = f"{100 * table.gaps['R@1'].share:.0f} %"
     assert f"In R@1 'sharper' closes {share} of the gap between 'contrast' and 'with labels'" in page
@@ -265,11 +265,52 @@ def test_runs_on_other_queries_cannot_be_compared(done):
         compare(config, runs, seeds=2)
 
 
+RERANKED = {"name": "second", "title": "two stages", "tables": ["one"], "runs_of": "sharp", "rerank": 8}
+
+
+def test_a_row_may_evaluate_the_runs_of_another_in_its_own_way(tmp_path):
+    config = parsed(settings=[*TREE["settings"], RERANKED], each_language=True)
+    runs = plan(config, tmp_path, seeds=2)
+    sharp, second = runs[2:4], runs[6:]
+    assert [run.folder for run in second] == [run.folder for run in sharp]
+    assert [run.config for run in second] == [run.config for run in sharp]
+    for run, ranks in zip(runs[:4], (*PLAIN, *SHARP), strict=True):
+        finish(run, ranks, languages=run.languages)
+    assert not any(run.finished for run in second)
+    drop_weights(sharp[0].folder, runs)
+    assert (sharp[0].folder / "best").exists()  # the second row still needs them
+    drop_weights(sharp[0].folder, sharp)
+    assert not (sharp[0].folder / "best").exists()
+    for run in second:
+        scores = RunScores.read(run.folder)
+        ones = dataclasses.replace(scores.outcomes["en"], ranks=np.ones(8, np.int64))
+        dataclasses.replace(scores, outcomes={"en": ones}).write(run.folder, run.scores_name)
+    table = compare(config, runs, seeds=2)
+    assert table.rows[3].cells["R@1"].mean == 100.0
+    assert table.rows[1].cells["R@1"].mean < 100.0
+    shift = 100 - table.rows[0].cells["R@1"].mean
+    assert f"100.00 ± 0.00 ({shift:+.2f}*)" in markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"overrides": {"method.temperature": 0.1}}, "runs_of takes the runs of another setting as they are"),
+        ({"rerank": None}, "runs_of takes the runs of another setting as they are"),
+        ({"runs_of": "nobody"}, r"settings.second.runs_of: unknown nobody; allowed: plain, sharp, labels"),
+        ({"runs_of": "second"}, r"settings.second.runs_of: unknown second"),
+    ],
+)
+def test_a_second_evaluation_that_does_not_fit(change, message):
+    with pytest.raises(ConfigError, match=message):
+        parsed(settings=[*TREE["settings"], {**RERANKED, **change}])
+
+
 def test_a_slim_run_still_counts(done):
     config, runs = done
     before = compare(config, runs, seeds=2).to_json()
     for run in runs:
-        drop_weights(run.folder)
+        drop_weights(run.folder, runs)
     assert not (runs[0].folder / "best").exists()
     assert not (runs[0].folder / "checkpoints").exists()
     assert compare(config, runs, seeds=2).to_json() == before
@@ -278,7 +319,7 @@ def test_a_slim_run_still_counts(done):
 def test_an_unfinished_run_is_never_slimmed(done):
     folder = done[1][0].folder
     (folder / "scores.json").unlink()
-    drop_weights(folder)
+    drop_weights(folder, done[1])
     assert (folder / "best" / "weights").is_file()
 
 

@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tipr import config as configuration
-from tipr.analysis.run_scores import SCORES, RunScores, score_run
+from tipr.analysis.run_scores import RunScores, score_run, scores_file
 from tipr.config import Section
 from tipr.data.samples import LANGUAGES
 from tipr.errors import ConfigError, TrainingError
@@ -44,6 +44,8 @@ class Setting(Section):
         title: what the row is called in the tables.
         tables: keys of `AblationConfig.tables` in which it stands.
         overrides: `section.key` -> value, put into the base configuration; a section replaces the whole section.
+        runs_of: another setting, whose runs this row evaluates in its own way instead of training runs of its own.
+        rerank: pictures of each query that a second stage scores; None: no second stage.
         extra_languages: languages evaluated besides those of the tables.
         paper: data set -> the paper's Rank-1 in percent; empty where the paper has no such row.
     """
@@ -52,6 +54,8 @@ class Setting(Section):
     title: str
     tables: tuple[str, ...] = Field(min_length=1)
     overrides: dict[str, Any] = Field(default_factory=dict)
+    runs_of: str | None = None
+    rerank: PositiveInt | None = None
     extra_languages: tuple[str, ...] = ()
     paper: dict[str, float] = Field(default_factory=dict)
 
@@ -62,6 +66,14 @@ class Setting(Section):
             if key in overrides:
                 raise ValueError(f"{key} is set by the ablation itself")
         return overrides
+
+    @model_validator(mode="after")
+    def _another_way(self) -> Self:
+        if self.runs_of is not None and (self.overrides or self.rerank is None):
+            raise ValueError(
+                "runs_of takes the runs of another setting as they are, to rerank: no overrides, and rerank"
+            )
+        return self
 
 
 class Gap(Section):
@@ -82,6 +94,7 @@ class AblationConfig(Section):
         baseline: the setting that all others are compared with.
         gap: see `Gap`; None: not reported.
         tables: key -> title, in the order of printing.
+        each_language: the tables show R@1 of every language beside the mean.
         paper_sets: data sets of the paper's figures, in the order of columns.
         settings: at most 16.
     """
@@ -92,6 +105,7 @@ class AblationConfig(Section):
     baseline: str
     gap: Gap | None = None
     tables: dict[str, str] = Field(min_length=1)
+    each_language: bool = False
     paper_sets: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = Field(min_length=1, max_length=MAX_SETTINGS)
 
@@ -104,7 +118,10 @@ class AblationConfig(Section):
         for name in named:
             if name not in names:
                 raise ValueError(f"no setting {name!r}; there are {', '.join(names)}")
+        trained = [setting.name for setting in self.settings if setting.runs_of is None]
         for setting in self.settings:
+            if setting.runs_of is not None:
+                _some_of([setting.runs_of], trained, f"settings.{setting.name}.runs_of")
             _some_of(setting.tables, self.tables, f"settings.{setting.name}.tables")
             _some_of(tuple(setting.paper), self.paper_sets, f"settings.{setting.name}.paper")
             _some_of(setting.extra_languages, LANGUAGES, f"settings.{setting.name}.extra_languages")
@@ -112,7 +129,7 @@ class AblationConfig(Section):
         return self
 
     def run_config(self, setting: Setting, *, seed: int, out: Path) -> RunConfig:
-        """The configuration of one run.
+        """The configuration of one run of a setting that trains its own.
 
         Raises:
             ConfigError: an override does not fit, or the run would have several processes.
@@ -152,6 +169,11 @@ class PlannedRun:
         return self.config.out
 
     @property
+    def scores_name(self) -> str:
+        """Name of the file in the folder that says what it found."""
+        return scores_file(self.setting.rerank)
+
+    @property
     def label(self) -> str:
         """`setting seed-1`."""
         return f"{self.setting.name} {self.folder.name}"
@@ -159,7 +181,7 @@ class PlannedRun:
     @property
     def finished(self) -> bool:
         """Trained and evaluated."""
-        return (self.folder / SCORES).is_file()
+        return (self.folder / self.scores_name).is_file()
 
     @property
     def trained(self) -> bool:
@@ -176,10 +198,12 @@ class PlannedRun:
         if not self.finished:
             return None
         self.check()
-        scores = RunScores.read(self.folder)
+        scores = RunScores.read(self.folder, self.scores_name)
         if scores.split != self.split or not set(self.languages) <= set(scores.outcomes):
             there = f"split {scores.split!r}, languages {', '.join(scores.outcomes)}"
-            raise TrainingError(f"{self.folder / SCORES} is of {there}: delete it, and the run is evaluated anew")
+            raise TrainingError(
+                f"{self.folder / self.scores_name} is of {there}: delete it, and the run is evaluated anew"
+            )
         return scores
 
     def check(self) -> None:
@@ -213,11 +237,13 @@ def plan(
         ConfigError: a setting does not give a valid run.
     """
     runs = []
+    by_name = {setting.name: setting for setting in config.settings}
     for setting in config.settings:
+        trained = by_name[setting.runs_of or setting.name]
         languages = tuple(code for code in LANGUAGES if code in {*config.languages, *setting.extra_languages})
         for number in range(1, seeds + 1):
-            folder = out / setting.name / f"seed-{number}"
-            made = config.run_config(setting, seed=config.base.seed + number - 1, out=folder)
+            folder = out / trained.name / f"seed-{number}"
+            made = config.run_config(trained, seed=config.base.seed + number - 1, out=folder)
             moved: dict[str, Any] = {"device": device or made.device, "threads": threads or made.threads}
             runs.append(PlannedRun(setting, made.model_copy(update=moved), languages, config.split))
     return runs
@@ -225,6 +251,7 @@ def plan(
 
 def perform(
     runs: Sequence[PlannedRun],
+    every: Sequence[PlannedRun],
     *,
     slim: bool = False,
     progress: Progress,
@@ -234,8 +261,9 @@ def perform(
     """Train and evaluate every run that is not finished.
 
     Args:
-        runs: from `plan`.
-        slim: drop checkpoints and weights of finished runs.
+        runs: those to perform, of `every`.
+        every: from `plan`.
+        slim: drop checkpoints and weights of runs that no row needs any more.
         progress: called with (steps done, steps in all) over all the runs that were not finished.
         note: takes one line about each run and each epoch.
         finished: called after each run.
@@ -255,7 +283,7 @@ def perform(
     pace, failed = Pace(runs, waiting), []
     if slim:
         for run in runs:
-            drop_weights(run.folder)
+            drop_weights(run.folder, every)
     if len(waiting) < len(runs):
         note(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already")
     for place, run in enumerate(waiting, start=1):
@@ -272,6 +300,7 @@ def perform(
                 languages=run.languages,
                 device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
                 threads=run.config.threads,
+                rerank=run.setting.rerank,
             )
         except TrainingError as error:
             failed.append(f"{run.label}: {error}")
@@ -279,22 +308,22 @@ def perform(
             continue
         pace.add(run, time.monotonic() - began)
         if slim:
-            drop_weights(run.folder)
+            drop_weights(run.folder, every)
         table = ", ".join(f"{name} {value:.2f}" for name, value in scores.scores(run.languages).items())
         note(f"{run.label}: {table}{pace.left(place)}")
         finished()
     return failed
 
 
-def drop_weights(folder: Path) -> None:
+def drop_weights(folder: Path, every: Sequence[PlannedRun]) -> None:
     """Make a finished run folder small: checkpoints, weights, tokenizer and TensorBoard events go.
 
-    A run without scores is left as it is.
+    A run that one of `every` still has to train or to evaluate is left as it is.
 
     Raises:
         TrainingError: not writable.
     """
-    if not (folder / SCORES).is_file():
+    if not all(run.finished for run in every if run.folder == folder):
         return
     with reported(folder, "drop weights"):
         for name in DROPPED:
@@ -316,7 +345,8 @@ class Pace:
         self._steps = {run.setting.name: run.config.max_steps for run in waiting}
         for run in runs:
             if run.finished:
-                self._seconds.setdefault(run.setting.name, []).append(60 * RunScores.read(run.folder).facts.minutes)
+                minutes = RunScores.read(run.folder, run.scores_name).facts.minutes
+                self._seconds.setdefault(run.setting.name, []).append(60 * minutes)
 
     def add(self, run: PlannedRun, seconds: float) -> None:
         """A run is finished."""

@@ -66,13 +66,14 @@ class Row:
         setting: its entry in the configuration.
         runs: its finished runs by seed; fewer than asked for while it is not complete.
         cells: metric -> cell; empty while it is not complete.
-        by_language: language -> metric -> mean over seeds; empty where the tables' languages are all there is.
+        by_language: language -> metric -> cell, of every language that it was evaluated in; empty while it is not
+            complete.
     """
 
     setting: Setting
     runs: tuple[RunScores, ...]
     cells: Mapping[str, Cell]
-    by_language: Mapping[str, Mapping[str, float]]
+    by_language: Mapping[str, Mapping[str, Cell]]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; every cell names the runs behind it."""
@@ -91,7 +92,10 @@ class Row:
                 }
                 for metric, cell in self.cells.items()
             },
-            "by_language": {code: dict(values) for code, values in self.by_language.items()},
+            "by_language": {
+                code: {metric: asdict(cell) for metric, cell in cells.items()}
+                for code, cells in self.by_language.items()
+            },
         }
 
 
@@ -162,8 +166,10 @@ def compare(config: AblationConfig, runs: Sequence[PlannedRun], *, seeds: int) -
         other = baseline if setting.name != config.baseline else None
         cells = {} if mine is None else _cells(mine, other, config.languages)
         by_language = {}
-        if mine is not None and set(mine[0].outcomes) != set(config.languages):
-            by_language = {code: _means(mine, code) for code in mine[0].outcomes}
+        if mine is not None:
+            for code in mine[0].outcomes:
+                known = other if other is not None and code in other[0].outcomes else None
+                by_language[code] = _cells(mine, known, [code])
         rows.append(Row(setting, found[setting.name], cells, by_language))
     return Comparison(config, seeds, tuple(rows), _gaps(config, rows))
 
@@ -206,11 +212,6 @@ def _over_seeds(scores: tuple[RunScores, ...], languages: Sequence[str]) -> list
         outcomes = [run.outcomes[language] for run in scores]
         groups.append((np.mean([each.values() for each in outcomes], axis=0), outcomes[0].identity))
     return groups
-
-
-def _means(scores: tuple[RunScores, ...], language: str) -> dict[str, float]:
-    each = [run.scores([language]) for run in scores]
-    return {metric: float(np.mean([run[metric] for run in each])) for metric in METRICS}
 
 
 def _gaps(config: AblationConfig, rows: Sequence[Row]) -> dict[str, GapClosed]:

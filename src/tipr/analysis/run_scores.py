@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from tipr.data.datasets import DATASETS
 from tipr.errors import DatasetError, TrainingError
-from tipr.evaluation import encode_split
+from tipr.evaluation import Features, SecondStage, encode_split, rerank_split
 from tipr.metrics import QueryResults, stable_similarity
 from tipr.metrics.ranking import Relevance, relevant_ranks
-from tipr.retrieval import Retriever
+from tipr.retrieval import Reranker, Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training import journal as diary
 from tipr.training.checkpoint import reported
@@ -33,10 +33,10 @@ from tipr.training.run_config import RandomSampling
 SCORES = "scores.json"
 FORMAT = 1
 KS = (1, 5, 10)
-METRICS = (*(f"R@{k}" for k in KS), "mAP", "mINP")
-"""The columns of `Outcomes.values`, in percent."""
 BLOCK = 256
 """Queries scored at a time."""
+METRICS = (*(f"R@{k}" for k in KS), "mAP", "mINP")
+"""The columns of `Outcomes.values`, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,8 @@ class RunScores:
         means = np.mean([self.outcomes[language].values().mean(axis=0) for language in languages], axis=0)
         return dict(zip(METRICS, means.tolist(), strict=True))
 
-    def write(self, folder: Path) -> None:
-        """Write `scores.json`; it appears whole or not at all.
+    def write(self, folder: Path, file: str = SCORES) -> None:
+        """Write `scores.json`, or the file of another way to evaluate; it appears whole or not at all.
 
         Raises:
             TrainingError: not writable.
@@ -192,19 +192,19 @@ class RunScores:
             "outcomes": {language: outcomes.to_json() for language, outcomes in self.outcomes.items()},
         }
         with reported(folder, "write the scores"):
-            draft = folder / f".{SCORES}"
+            draft = folder / f".{file}"
             draft.write_text(json.dumps(tree, separators=(",", ":")) + "\n", encoding="utf-8")
-            os.replace(draft, folder / SCORES)
+            os.replace(draft, folder / file)
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path, file: str = SCORES) -> Self:
         """The scores of a run folder; everything that can be recomputed is, and must agree with what is written.
 
         Raises:
             ConfigError: no run there.
             TrainingError: there are no scores, they are damaged, or they are not those of this run.
         """
-        path = folder / SCORES
+        path = folder / file
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
             if tree["format"] != FORMAT:
@@ -229,6 +229,11 @@ class RunScores:
         return made
 
 
+def scores_file(rerank: int | None) -> str:
+    """Name of the file with the scores of a run, evaluated with a second stage over so many pictures, or without."""
+    return SCORES if rerank is None else f"scores-rerank-{rerank}.json"
+
+
 def score_run(
     folder: Path,
     *,
@@ -236,9 +241,10 @@ def score_run(
     languages: Sequence[str],
     device: str,
     threads: int | None,
+    rerank: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunScores:
-    """Evaluate the best weights of a finished run and write `scores.json` into its folder.
+    """Evaluate the best weights of a finished run and write `scores_file` into its folder.
 
     Args:
         folder: of the run.
@@ -246,42 +252,62 @@ def score_run(
         languages: of the queries.
         device: where the model runs.
         threads: CPU threads; None: torch's choice.
-        progress: called with (items encoded, items in all).
+        rerank: pictures of each query that a second stage scores; None: no second stage.
+        progress: called with (done, all): first items encoded, then pairs of the second stage.
 
     Raises:
         DatasetError: the split is not there, or has no identities, or a query has nothing to find.
         WeightsError: the weights cannot be loaded.
+        ConfigError: the model cannot rerank.
         TrainingError: the folder cannot be written.
     """
     config = load_config(folder)
     data = DATASETS[config.data.dataset].load(config.data.root, split, languages)
     retriever = Retriever.load(folder / "best", device=device, threads=threads)
     features = encode_split(retriever, data, progress=progress)
+    second = None
+    if rerank is not None:
+        reranker = Reranker(retriever)
+        second = rerank_split(reranker, features, reranker.image_tokens(data.images), rerank, progress=progress)
     found = {}
     for language in languages:
-        chosen = np.array([code == language for code in features.language])
+        chosen = np.flatnonzero(np.array([code == language for code in features.language]))
         relevance = Relevance.of(features.query_identity[chosen], features.gallery_identity)
         if not relevance.count.all():
             raise DatasetError(f"split {split!r}: a query in {language!r} has no image of its person in the gallery")
-        ranks = []
-        text = features.text[chosen]
-        for begin in range(0, len(text), BLOCK):
-            scores = stable_similarity(text[begin : begin + BLOCK], features.images)
-            ranks.append(relevant_ranks(scores, relevance.rows(begin, begin + len(scores)))[0])
-        captions = [caption for caption, mine in zip(features.captions, chosen, strict=True) if mine]
+        captions = "\n".join(features.captions[query] for query in chosen)
         found[language] = Outcomes(
             identity=features.query_identity[chosen],
-            ranks=np.concatenate(ranks),
+            ranks=_ranks(features, chosen, relevance, second),
             offset=np.concatenate([[0], np.cumsum(relevance.count)]).astype(np.int64),
             gallery=len(features.images),
-            captions=hashlib.sha256("\n".join(captions).encode()).hexdigest(),
+            captions=hashlib.sha256(captions.encode()).hexdigest(),
         )
     training = (retriever.card or {})["data"]
     captions_count, images = int(training["captions"]), int(training["images"])
     facts = RunFacts.of(folder, captions=captions_count, images=images)
     made = RunScores(facts, captions_count, images, split, retriever.fingerprint, found)
-    made.write(folder)
+    made.write(folder, scores_file(rerank))
     return made
+
+
+def _ranks(
+    features: Features, chosen: NDArray[np.int64], relevance: Relevance, second: SecondStage | None
+) -> NDArray[np.int64]:
+    """Ranks of the relevant images of the `chosen` queries, one query after another, rising inside each."""
+    ranks = []
+    place = np.empty(len(features.images), dtype=np.int64)
+    for begin in range(0, len(chosen), BLOCK):
+        part = chosen[begin : begin + BLOCK]
+        scores = stable_similarity(features.text[part], features.images)
+        relevant = relevance.rows(begin, begin + len(part))
+        if second is None:
+            ranks.append(relevant_ranks(scores, relevant)[0])
+            continue
+        for query, similarity, start, stop in zip(part, scores, relevant.start, relevant.stop, strict=True):
+            place[second.order(int(query), similarity)] = np.arange(1, len(place) + 1)
+            ranks.append(np.sort(place[relevant.members[start:stop]]))
+    return np.concatenate(ranks)
 
 
 def pairs_seen(config: RunConfig, steps: int, *, captions: int, images: int) -> int:

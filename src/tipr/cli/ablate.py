@@ -86,7 +86,7 @@ def command(
     compare(config, runs, seeds=seeds)  # what is there already must fit before more is added
     try:
         with progress("all runs", quiet=quiet, unit="steps") as report:
-            failed = perform(chosen, slim=slim, progress=report, note=note, finished=write)
+            failed = perform(chosen, runs, slim=slim, progress=report, note=note, finished=write)
     except KeyboardInterrupt:
         print(f"\nstopped; to go on:  {shlex.join(['tipr', *sys.argv[1:]])}", file=sys.stderr)
         raise

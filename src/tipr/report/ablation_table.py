@@ -22,6 +22,7 @@ def header(comparison: Comparison) -> list[str]:
         "to baseline",
         "p",
         *METRICS[1:],
+        *(f"{code} R@1" for code in _languages(comparison)),
         *(f"{name} R@1" for name in comparison.config.paper_sets),
     ]
 
@@ -64,9 +65,14 @@ def remarks(comparison: Comparison) -> list[str]:
     if comparison.gaps and config.gap is not None:
         names = title[config.gap.method], title[config.baseline], title[config.gap.upper_bound]
         lines += [_gap_sentence(metric, gap, *names) for metric, gap in comparison.gaps.items()]
+    if _languages(comparison):
+        lines.append(
+            "R@1 of a language: in brackets the difference to the baseline in that language, with * where its 95 % "
+            "interval excludes 0."
+        )
     for row in comparison.rows:
-        if row.by_language:
-            values = ", ".join(f"{code} {values['R@1']:.2f}" for code, values in row.by_language.items())
+        if set(row.by_language) - set(config.languages):
+            values = ", ".join(f"{code} {cells['R@1'].mean:.2f}" for code, cells in row.by_language.items())
             lines.append(f"R@1 of {row.setting.title!r} by language: {values}.")
     return lines
 
@@ -88,15 +94,25 @@ def markdown(comparison: Comparison) -> str:
 def _score_row(comparison: Comparison, row: Row) -> list[str]:
     paper = [row.setting.paper.get(name) for name in comparison.config.paper_sets]
     figures = [ABSENT if value is None else f"{value:.2f}" for value in paper]
+    languages = _languages(comparison)
     if not row.cells:
-        return [row.setting.title, *[ABSENT] * (len(METRICS) + 2), *figures]
+        return [row.setting.title, *[ABSENT] * (len(METRICS) + len(languages) + 2), *figures]
     first = row.cells[METRICS[0]]
     shift, p = ABSENT, ABSENT
     if first.difference is not None:
         found = first.difference
         shift = _shift(found)
         p = "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
-    return [row.setting.title, _value(first), shift, p, *(_value(row.cells[name]) for name in METRICS[1:]), *figures]
+    spoken = [_language_value(row.by_language[code]["R@1"]) for code in languages]
+    return [
+        row.setting.title,
+        _value(first),
+        shift,
+        p,
+        *(_value(row.cells[name]) for name in METRICS[1:]),
+        *spoken,
+        *figures,
+    ]
 
 
 def _gap_sentence(metric: str, gap: GapClosed, method: str, baseline: str, upper: str) -> str:
@@ -113,6 +129,17 @@ def _gap_sentence(metric: str, gap: GapClosed, method: str, baseline: str, upper
 
 def _shift(found: PairedDifference) -> str:
     return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _languages(comparison: Comparison) -> tuple[str, ...]:
+    """The languages with a column of their own."""
+    return comparison.config.languages if comparison.config.each_language else ()
+
+
+def _language_value(cell: Cell) -> str:
+    if (found := cell.difference) is None:
+        return _value(cell)
+    return f"{_value(cell)} ({found.difference:+.2f}{'*' * (found.low > 0 or found.high < 0)})"
 
 
 def _value(cell: Cell) -> str:
