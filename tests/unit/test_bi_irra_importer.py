@@ -96,7 +96,7 @@ def test_pretraining_weights_start_every_target_language_alike(tmp_path: Path) -
     assert {
         name.rsplit(".", 1)[0] for name in fresh if "target_projections" not in name and "mim_head" not in name
     } == {"encoder.vision.embeddings"}
-    with pytest.raises(ConfigError, match="one target language, the encoder 3"):
+    with pytest.raises(ConfigError, match="one target language with a projection, the encoder 3"):
         released_state(method)
 
 

@@ -291,14 +291,14 @@ def released_state(method: BiIrra) -> Tensors:
     A head that the method does not have is absent, and so is a classifier.
 
     Args:
-        method: with exactly one target language and a text head tied to the word table, as released.
+        method: with exactly one target language, which has its own projection, and a text head tied to the word table.
 
     Raises:
         ConfigError: it is not.
     """
-    config, targets = method.encoder.config, method.encoder.config.target_languages
+    config, targets = method.encoder.config, method.encoder.config.projected_languages
     if len(targets) != 1:
-        raise ConfigError(f"the released layout has one target language, the encoder {len(targets)}")
+        raise ConfigError(f"the released layout has one target language with a projection, the encoder {len(targets)}")
     state = method.state_dict()
     if OWN_DECODER in state:
         raise ConfigError("the released layout has no text head with a matrix of its own: tie_decoder is false")
