@@ -14,7 +14,7 @@ import pytest
 from colour_model import ColourModel, paint
 from matching_model import matching_retriever
 
-from tipr import Gallery, Hit, Retriever
+from tipr import Gallery, Hit, Retriever, evaluate
 from tipr.cli import main
 from tipr.data.manifest import Caption, Record, write_manifest
 from tipr.data.samples import ImageItem, Split
@@ -114,6 +114,11 @@ def test_a_gallery_of_a_split_ranks_as_the_two_stage_evaluator_does(
         ties += sum(one.match is not None and one.match == other.match for one, other in pairwise(hits))
     assert moved > COUNT
     assert ties  # the copies
+    result = evaluate(retriever, split, features=features, rerank=7, bootstrap=0, image_to_text=False)
+    assert (
+        result.text_to_image
+        == evaluate(retriever, split, features=features, second_stage=stage, bootstrap=0).text_to_image
+    )
 
 
 def test_kept_tokens_and_pictures_read_again_give_the_same(kept: Gallery, bare: Gallery, tmp_path: Path) -> None:
