@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tipr.data.batch import BilingualBatch
 from tipr.data.datasets import DATASETS
 from tipr.data.samples import LANGUAGES, Pairs, Split
+from tipr.methods import METHODS
 from tipr.training.checkpoint import reported
 from tipr.training.run_config import RunConfig
 from tipr.training.validation import Scores
@@ -152,6 +154,7 @@ def render(facts: dict[str, Any]) -> str:
         "",
         f"- length: {_length(config)}; batch {config['data']['batch_size']} ({config['sampler']['name']} sampling), "
         f"precision {config['precision']}, seed {facts['seed']}",
+        *_languages_and_start(config),
         "- optimiser: {name}, lr {lr:g}, eps {eps:g}".format(**config["optimizer"]),
         f"- time: {facts['minutes']:.1f} minutes on {facts['machine']}",
         f"- code: tipr {facts['tipr']}, commit {facts['commit'] or 'unknown'}",
@@ -175,6 +178,16 @@ def selection_line(facts: dict[str, Any]) -> str:
         f"The best epoch was chosen by mean R@1 over languages on the split {facts['selection']!r}; "
         f"the scores are of that split.{wanted}"
     )
+
+
+def _languages_and_start(config: dict[str, Any]) -> list[str]:
+    """Which languages a method in two of them learned from, and the model that a run started from."""
+    lines = [f"- start: {config['start_from']}"] if config["start_from"] else []
+    encoder = config["encoder"]
+    if METHODS[config["method"]["name"]].batch is BilingualBatch:
+        targets = ", ".join(encoder["target_languages"])
+        lines.append(f"- languages: each batch has {encoder['source_language']} and one of {targets}, in turn")
+    return lines
 
 
 def _length(config: dict[str, Any]) -> str:
