@@ -182,6 +182,7 @@ def _print(name: str, done: dict[str, Any]) -> None:
                 + (f"; refused: {why}" if why else "")
                 + f"; {one['still_noisy']:,} still noisy, {one['without_text']:,} without text"
             )
+        output.show(f"to look at: {output.safe(done['page'])}")
     else:
         empty = f", {done['empty']:,} of them empty" if done["empty"] else ""
         output.show(f"{output.safe(done['path'])}: {done['captions']:,} captions added{empty}")

@@ -191,7 +191,8 @@ def adapt_stage(job: Job) -> Result:
 
 
 def rewrite_stage(job: Job) -> Result:
-    """Stage 4; without an adapter in the output folder the model is taken as it was published."""
+    """Stage 4, and its page; without an adapter in the output folder the model is taken as it was published."""
+    from tipr.report.rewrite_page import write_rewrite_page
     from tipr.translation import adapt as adapting
     from tipr.translation.adapter import FACTS, load_adapter
     from tipr.translation.rewrite import RewriteSettings, run_rewrite
@@ -202,7 +203,8 @@ def rewrite_stage(job: Job) -> Result:
     settings = RewriteSettings(job.out, job.images, job.prompts)
     with progress("rewriting", quiet=job.quiet, unit="captions") as report:
         done = run_rewrite(settings, job.vision, job.noise, progress=report)
-    return {"adapted": job.vision.adapter is not None, "languages": [asdict(one) for one in done]}
+    page = write_rewrite_page(job.out, job.images)
+    return {"page": str(page), "adapted": job.vision.adapter is not None, "languages": [asdict(one) for one in done]}
 
 
 def manifest_stage(job: Job) -> Result:
