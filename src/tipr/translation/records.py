@@ -1,8 +1,8 @@
 """What the four stages hand to each other: one JSON object a line and (caption, language), in append-only files.
 
     OUT/translations.jsonl   Item + draft, error, provenance
-    OUT/filtered.jsonl       + rule, noise, noisy, threshold, estimator
-    OUT/rewritten.jsonl      + rewrite, rewrite_noise, kept, rewriter, text
+    OUT/filtered.jsonl       + rule, noise, suspect, noisy, threshold, estimator
+    OUT/rewritten.jsonl      + rewrite, rewrite_noise, draft_noise, kept, refused, rewriter, text
 
 Beside `NAME.jsonl` lies `NAME.meta.json`: the settings that made it, their hash, and whether the stage is complete.
 """
