@@ -47,6 +47,7 @@ THINGS = {
 class Example:
     """One translation as it is shown; `suspect` is where the estimator saw the noise, or the rule, in words."""
 
+    key: str
     source_language: str
     source: str
     language: str
@@ -197,11 +198,13 @@ def _limit_words(threshold: float) -> str:
 
 
 def _example(row: Row) -> Example:
+    suspect = suspect_words(row.get("suspect"))
     return Example(
+        key=row["key"],
         source_language=row["source_language"],
         source=row["source"],
         language=row["language"],
         text=row["draft"] or "",
         noise=row["noise"],
-        suspect=RULE_WORDS[row["rule"]] if row["rule"] else suspect_words(row.get("suspect")),
+        suspect=RULE_WORDS[row["rule"]] if row["rule"] else suspect and f"least sure: {suspect}",
     )

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from tipr.data.samples import LANGUAGES
 from tipr.data.synthetic.attributes import BAGS, BOTTOMS, COLORS, HAIR_COLORS, HAIR_STYLES, HATS, OUTER, SHOES, TOPS
-from tipr.encoders.compact import CompactConfig, TextTower
+from tipr.encoders.compact import CompactConfig, Places, TransformerLayer
 from tipr.encoders.tokenizers import Tokenizer, load_tokenizer
 from tipr.errors import WeightsError
 
@@ -59,6 +59,7 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
 """Slot -> the values that a caption may state; class 0 of each slot is "nothing said"."""
 CLASSES = 1 + max(map(len, SLOTS.values()))
 WIDTH = 128
+ROWS_TOGETHER = 48
 
 
 class Reading(NamedTuple):
@@ -75,6 +76,28 @@ class Reading(NamedTuple):
     language: Tensor
 
 
+class TextBranch(nn.Module):
+    """The layers of a compact model's text branch, without its way into the joint space; weights keep their names."""
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary_size, WIDTH)
+        self.position = nn.Parameter(torch.randn(config.max_tokens, WIDTH) * 0.02)
+        self.layers = nn.ModuleList(
+            TransformerLayer(WIDTH, WIDTH // config.head_width) for _ in range(config.text_layers)
+        )
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) ids and mask -> (B, L, WIDTH)."""
+        places = Places(ids.shape[0], ids.shape[1], mask)
+        assert places.flat is not None
+        tokens = self.embedding(ids.flatten()[places.flat]) + self.position[places.flat % ids.shape[1]]
+        for layer in self.layers:
+            tokens = layer(tokens, places)
+        return places.spread(self.norm(tokens))
+
+
 class CaptionReader(nn.Module):
     """Two captions -> how surely each slot disagrees.
 
@@ -86,12 +109,12 @@ class CaptionReader(nn.Module):
     def __init__(self, *, vocabulary_size: int, max_tokens: int) -> None:
         super().__init__()
         self.config = CompactConfig(vocabulary_size=vocabulary_size, max_tokens=max_tokens, text_width=WIDTH)
-        self.text = TextTower(self.config)
-        slots, width = len(SLOTS), self.config.embed_dim
+        self.text = TextBranch(self.config)
+        slots = len(SLOTS)
         self.query = nn.Parameter(torch.randn(slots, WIDTH) * WIDTH**-0.5)
-        self.key_value = nn.Linear(width, 2 * WIDTH)
+        self.key_value = nn.Linear(WIDTH, 2 * WIDTH)
         self.value_out = nn.Parameter(torch.randn(slots, WIDTH, CLASSES) * WIDTH**-0.5)
-        self.language_out = nn.Linear(width, len(LANGUAGES))
+        self.language_out = nn.Linear(WIDTH, len(LANGUAGES))
         self.compare_in = nn.Linear(2 * WIDTH, WIDTH)
         self.compare_slot = nn.Parameter(torch.zeros(slots, WIDTH))
         self.compare_out = nn.Parameter(torch.randn(slots, WIDTH) * 0.02)
@@ -104,14 +127,28 @@ class CaptionReader(nn.Module):
         self.possible: Tensor
 
     def read(self, ids: Tensor, mask: Tensor) -> Reading:
-        """Read captions: (B, L) int64 ids and (B, L) bool mask."""
-        tokens, pooled = self.text(ids, mask)
-        tokens, pooled = tokens.float(), pooled.float()
-        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        """Read captions: (B, L) int64 ids and (B, L) bool mask.
+
+        Captions of like length are read together: attention over padding would cost more than the captions.
+        """
+        lengths = mask.sum(1)
+        order = lengths.argsort()
+        parts = []
+        for start in range(0, len(order), ROWS_TOGETHER):
+            rows = order[start : start + ROWS_TOGETHER]
+            longest = int(lengths[rows].max())
+            parts.append(self._read(ids[rows, :longest], mask[rows, :longest]))
+        back = order.argsort()
+        return Reading(*(torch.cat(pieces)[back] for pieces in zip(*parts, strict=True)))
+
+    def _read(self, ids: Tensor, mask: Tensor) -> Reading:
+        tokens = self.text(ids, mask).float()
+        key, value = self.key_value(tokens).float().chunk(2, dim=-1)
         scores = torch.einsum("sd,bld->bsl", self.query, key).masked_fill(~mask[:, None], -1e4)
         slots = scores.softmax(-1) @ value
         logits = torch.einsum("bsd,sdc->bsc", slots, self.value_out).masked_fill(~self.possible, -1e4)
-        return Reading(slots, logits.log_softmax(-1), self.language_out(pooled).log_softmax(-1))
+        mean = tokens.sum(1) / mask.sum(1, keepdim=True)  # the branch gives 0 at padding
+        return Reading(slots, logits.log_softmax(-1), self.language_out(mean).log_softmax(-1))
 
     def compare(self, source: Reading, translation: Reading) -> Tensor:
         """(B, S) logits that a slot of the translation does not say what the source says."""

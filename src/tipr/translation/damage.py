@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +25,15 @@ from tipr.data.synthetic.attributes import (
     sample_person,
     sample_shot,
 )
-from tipr.data.synthetic.captions import STYLES, Facts, Item, facts
+from tipr.data.synthetic.captions import Facts, Item, facts
 from tipr.data.synthetic.captions.chance import Chance
 from tipr.data.synthetic.captions.composition import LOOSE, Writer
 from tipr.data.synthetic.captions.english import with_article
 from tipr.data.synthetic.captions.facts import DARK_COLORS
 from tipr.data.synthetic.captions.french import elided
 from tipr.data.synthetic.captions.german import ARTICLES, ENDINGS
+from tipr.translation.wordings import Plans, style_of
 
-Plans = Literal["training", "paraphrase"]
 DAMAGES = ("colour swapped", "garment swapped", "negation", "dropped clause", "wrong language", "empty")
 """The six kinds of damage, in the order of every table."""
 CONTENT_DAMAGES = DAMAGES[:4]
@@ -56,11 +56,14 @@ CATALOGUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Garment or bag of the facts -> groups of kinds that can be put in each other's place."""
 EMPTY_TEXTS = ("", " ", "\n", ".", "。", '""', "...", "-")
-DENIALS: Mapping[tuple[str, Plans], tuple[str, ...]] = {
+DENIALS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("en", "training"): (
         "{Pronoun} does not have {item}.",
         "{Pronoun} has no {bare}.",
         "{Pronoun} is without {item}.",
+        "Without {item}.",
+        "No {bare} can be seen.",
+        "{Pronoun} is not wearing or carrying {item}.",
     ),
     ("en", "paraphrase"): ("No sign of {item}.", "Do not expect {item}.", "Today {pronoun} came without {item}."),
     ("zh", "training"): (
@@ -68,18 +71,27 @@ DENIALS: Mapping[tuple[str, Plans], tuple[str, ...]] = {
         "{pronoun}没有带{item}。",
         "{pronoun}身上无{item}。",
         "{pronoun}不带{item}。",
+        "没有看到{item}。",
+        "{pronoun}未带{item}。",
+        "看不见{item}。",
     ),
     ("zh", "paraphrase"): ("此处没有出现{item}。", "画面里不见{item}。", "另外，并无{item}。"),
     ("fr", "training"): (
         "{Pronoun} n'a pas {de_item}.",
         "{Pronoun} ne porte pas {de_item}.",
         "{Pronoun} est sans {item}.",
+        "Pas {de_item}.",
+        "Il n'y a pas {de_item}.",
+        "Sans {item}.",
     ),
     ("fr", "paraphrase"): ("On ne voit pas {de_item}.", "Le tout sans {item}.", "Ne cherchez pas {de_item}."),
     ("de", "training"): (
         "{Pronoun} hat {none} {item}.",
         "{Pronoun} trägt {none} {item}.",
         "{Pronoun} ist ohne {item} da.",
+        "Ohne {item}.",
+        "Hier gibt es {none} {item}.",
+        "{Pronoun} hat leider {none} {item}.",
     ),
     ("de", "paraphrase"): ("Man sieht {none} {item}.", "Das alles ohne {item}.", "Dabei hat {pronoun} {none} {item}."),
 }
@@ -140,7 +152,7 @@ def draw_statement(generator: np.random.Generator) -> Statement:
 
 def word(statement: Statement, language: str, generator: np.random.Generator, plans: Plans) -> str:
     """The statement as one caption."""
-    writer_class, style = STYLES[language, plans]
+    writer_class, style = style_of(language, plans)
     writer = writer_class(statement.facts, style, Chance(generator))
     text = writer.caption()
     if statement.denied is None:
@@ -292,5 +304,5 @@ def _denial(writer: Writer, kind: str, language: str, plans: Plans) -> str:
         bare = " ".join([*(stem + ENDINGS["acc"][gender] for stem in more[1:]), noun])
         words = {"item": bare, "none": "k" + (ARTICLES["acc"][gender] or "eine")}
     pronoun: str = writer.slot_pronoun()  # type: ignore[attr-defined]  # every language's writer has this slot
-    sentence = writer.chance.pick(DENIALS[language, plans])
+    sentence = writer.chance.pick(DENIALS[language, "paraphrase" if plans == "paraphrase" else "training"])
     return sentence.format(pronoun=pronoun, Pronoun=pronoun[0].upper() + pronoun[1:], **words)

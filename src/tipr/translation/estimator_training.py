@@ -8,7 +8,7 @@ disagree, and whether the pair is damaged at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,22 +17,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from tipr.data.samples import LANGUAGES
+from tipr.encoders.tokenizers import SubwordTokenizer, Tokenizer
 from tipr.retrieval import Retriever
 from tipr.translation.caption_reader import SLOTS, CaptionReader, Reading, places_of
 from tipr.translation.damage import CONTENT_DAMAGES, Statement, change, draw_statement, word
+from tipr.translation.wordings import Plans
 
-MAX_TOKENS = 224
+MAX_TOKENS = 160
 """Longest caption that is read; unknown words are spelled in bytes, so this is more than a search needs."""
-STATEMENTS = 28
+VOCABULARY = 4000
+VOCABULARY_STATEMENTS = 3000
+"""Statements, worded in every language and both styles, that the vocabulary is learned from."""
+STYLES_LEARNED: tuple[Plans, ...] = ("training", "study")
+STUDY_SHARE = 0.6
+"""Share of captions in the study style (`wordings`); the others are in the training style."""
+STATEMENTS = 20
 """Statements of one step; seven captions and twelve pairs each."""
 PEAK_RATE = 1.5e-3
 WARM_UP = 50
 """Steps until the learning rate has risen to its peak."""
 VALUE_WEIGHT = 5.0
 """Weight of the slot readings, whose mean over all slots is small because most say nothing."""
-LARGEST_SPLIT_SHARE = 0.3
-LARGEST_SMUDGE_SHARE = 0.25
-FRAGMENTS = (4, 500)
+LARGEST_SPLIT_SHARE = 0.2
+LARGEST_SMUDGE_SHARE = 0.12
+SMUDGE_PIECES = 10
+FRAGMENTS = (4, 336)
 """Ids of the bytes and the shortest merges: what unknown words fall apart into."""
 Progress = Callable[[int, int], None]
 
@@ -59,20 +68,35 @@ class Batch(NamedTuple):
     damaged: Tensor
 
 
+def learn_vocabulary(*, seed: int) -> SubwordTokenizer:
+    """A vocabulary in which the names of both styles are one or two pieces, not strings of bytes."""
+    draw = np.random.default_rng([seed, 11])
+    texts = []
+    for _ in range(VOCABULARY_STATEMENTS):
+        statement = draw_statement(draw)
+        texts += [word(statement, language, draw, plans) for language in LANGUAGES for plans in STYLES_LEARNED]
+    return SubwordTokenizer.train(texts, vocabulary_size=VOCABULARY, max_tokens=MAX_TOKENS)
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> dict[str, int]:
+    """Piece -> id of a subword tokenizer; pieces are spelled in the signs that stand for bytes."""
+    pieces: dict[str, int] = tokenizer.to_json()["engine"]["model"]["vocab"]
+    return pieces
+
+
 class Captions:
     """Endless training captions; the same seed gives the same ones.
 
     Args:
-        tokenizer: of the demo model.
+        tokenizer: a subword tokenizer.
         seed: of the people, the wordings, the damage and the blemishes.
     """
 
-    def __init__(self, tokenizer: object, *, seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, seed: int) -> None:
         self.tokenizer = tokenizer
         self.generator = np.random.default_rng([seed, 7])
-        vocabulary = tokenizer.to_json()["engine"]["model"]["vocab"]  # type: ignore[attr-defined]
-        self.ids: dict[str, int] = vocabulary
-        self.spelling = {number: text for text, number in vocabulary.items()}
+        self.ids = vocabulary_of(tokenizer)
+        self.spelling = {number: text for text, number in self.ids.items()}
         self.classes = {
             name: {value: place for place, value in enumerate(values, start=1)} for name, values in SLOTS.items()
         }
@@ -86,7 +110,7 @@ class Captions:
         pairs: list[tuple[int, int, int, bool]] = []
 
         def add(statement: Statement, language: str) -> int:
-            texts.append(word(statement, language, draw, "training"))
+            texts.append(word(statement, language, draw, "study" if draw.random() < STUDY_SHARE else "training"))
             values.append([self.classes[name].get(statement.items().get(name, ""), 0) for name in SLOTS])
             spoken.append(LANGUAGES.index(language))
             return len(texts) - 1
@@ -100,8 +124,8 @@ class Captions:
                 others = [clean[other] for other in LANGUAGES[1:] if other != language]
                 for source in (clean[LANGUAGES[0]], others[int(draw.integers(len(others)))]):
                     pairs += [(source, clean[language], place, False), (source, broken, place, True)]
-        rows = [self.blemish(row) for row in self.tokenizer.pieces(texts)]  # type: ignore[attr-defined]
-        ids, mask = places_of(self.tokenizer, rows, MAX_TOKENS)  # type: ignore[arg-type]
+        rows = [self.blemish(row) for row in self.tokenizer.pieces(texts)]
+        ids, mask = places_of(self.tokenizer, rows, MAX_TOKENS)
         sources, translations, asked, damaged = zip(*pairs, strict=True)
         return Batch(
             ids,
@@ -130,8 +154,8 @@ class Captions:
         """Known words in unknown spelling, and unknown words.
 
         A piece may be split into shorter ones (as BPE-dropout does; Provilkov et al., ACL 2020), so that `blau` is
-        known inside a new compound; a few pieces are replaced by fragments that mean nothing, so that an unknown word
-        is no sign of damage.
+        known inside a new compound; fragments that mean nothing stand here and there, so that an unknown word is no
+        sign of damage. They rarely take the place of a piece: what is said must stay true.
         """
         draw = self.generator
         split, smudge = (
@@ -141,9 +165,9 @@ class Captions:
         blemished: list[int] = []
         position = 0
         while position < len(row):
-            if chances[position][0] < smudge / 2:
-                blemished += draw.integers(*FRAGMENTS, int(draw.integers(1, 8))).tolist()
-                position += int(draw.integers(0, 4))
+            if chances[position][0] < smudge:
+                blemished += draw.integers(*FRAGMENTS, int(draw.integers(1, SMUDGE_PIECES))).tolist()
+                position += int(draw.integers(4)) // 3
             if position < len(row):
                 blemished += self._parts(row[position]) if chances[position][1] < split else [row[position]]
                 position += 1
@@ -161,23 +185,25 @@ class Captions:
         ]
 
 
-def train_reader(retriever: Retriever, *, steps: int, seed: int, progress: Progress | None = None) -> CaptionReader:
-    """Train the network from the text branch of a compact model, such as the demo's.
+def train_reader(
+    retriever: Retriever, *, steps: int, seed: int, progress: Progress | None = None
+) -> tuple[CaptionReader, SubwordTokenizer]:
+    """Train the network from the text branch of a compact model with a subword tokenizer, such as the demo's.
 
     Args:
-        retriever: its tokenizer and text branch are the start; it is not changed.
+        retriever: its text branch is the start; it is not changed.
         steps: training steps of `STATEMENTS` statements.
-        seed: of data and initial weights.
+        seed: of vocabulary, data and initial weights.
         progress: called with (steps done, steps).
 
     Returns:
-        The network in evaluation mode.
+        The network in evaluation mode, and its tokenizer.
     """
-    tokenizer = retriever.tokenizer
+    tokenizer = learn_vocabulary(seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = CaptionReader(vocabulary_size=tokenizer.vocabulary_size, max_tokens=MAX_TOKENS)
-    _start_from(reader, retriever)
+    _start_from(reader, tokenizer, retriever)
     captions = Captions(tokenizer, seed=seed)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=PEAK_RATE, weight_decay=0.01, fused=True)
     reader.train()
@@ -192,7 +218,7 @@ def train_reader(retriever: Retriever, *, steps: int, seed: int, progress: Progr
         optimizer.step()
         if progress is not None:
             progress(step + 1, steps)
-    return reader.eval()
+    return reader.eval(), tokenizer
 
 
 def losses(reader: CaptionReader, batch: Batch) -> dict[str, Tensor]:
@@ -210,17 +236,33 @@ def losses(reader: CaptionReader, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def _start_from(reader: CaptionReader, retriever: Retriever) -> None:
-    """Copy the text branch; positions beyond its longest caption keep their random start."""
+def _start_from(reader: CaptionReader, tokenizer: Tokenizer, retriever: Retriever) -> None:
+    """Copy the text branch; a piece that is new starts as the mean of the known pieces it consists of."""
     weights = {
         name.removeprefix("text."): value
         for name, value in retriever.encoder.state_dict().items()
         if name.startswith("text.")
     }
-    positions = weights.pop("position")
-    reader.text.load_state_dict(weights, strict=False)
+    known = vocabulary_of(retriever.tokenizer)
+    table = weights["embedding.weight"]
     with torch.no_grad():
+        for piece, number in vocabulary_of(tokenizer).items():
+            reader.text.embedding.weight[number] = table[spelled(piece, known)].mean(0)
+        positions = weights["position"][:MAX_TOKENS]
         reader.text.position[: len(positions)] = positions
+    for name in ("layers", "norm"):
+        branch = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+        getattr(reader.text, name).load_state_dict(branch)
+
+
+def spelled(piece: str, known: Mapping[str, int]) -> list[int]:
+    """The longest known pieces, from the left, that a piece consists of; single signs are always known."""
+    numbers = []
+    while piece:
+        length = next(length for length in range(len(piece), 0, -1) if piece[:length] in known)
+        numbers.append(known[piece[:length]])
+        piece = piece[length:]
+    return numbers
 
 
 def _rate(step: int, steps: int) -> float:
