@@ -19,6 +19,7 @@ from tipr import cli
 from tipr.errors import (
     ConfigError,
     DatasetError,
+    EndpointError,
     GalleryCorrupt,
     GalleryError,
     GalleryMismatch,
@@ -163,6 +164,7 @@ def test_a_place_that_cannot_be_written_is_named(name: str, capsys: pytest.Captu
         (click.UsageError("x"), 2),
         (DatasetError("x"), 1),
         (WeightsError("x"), 1),
+        (EndpointError("x"), 1),
         (TrainingError("x"), 1),
         (GalleryError("x"), 1),
         (GalleryMismatch("x"), 1),
