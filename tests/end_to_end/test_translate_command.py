@@ -305,3 +305,28 @@ def test_a_stage_needs_the_one_before(capsys: pytest.CaptureFixture[str]) -> Non
     _column({})
     assert run("data", "out", "--estimator", "column:quality.jsonl", stage="filter") == 1
     assert "no file out/translations.jsonl: run the stage that makes it first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--estimator", "guess"), "unknown estimator 'guess'; allowed: text-encoder, "),
+        (("--estimator", "comet:x.ckpt"), "comet"),
+        (("--vision-model", "none"), "no config.json in none"),
+        (("--vision-model", "none", "--adapt", "rank=0"), "rank must be at least 1"),
+    ],
+)
+def test_what_a_later_stage_lacks_is_told_before_captions_are_sent(
+    arguments: tuple[str, ...],
+    message: str,
+    server: ChatServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if arguments[0] == "--vision-model":
+        monkeypatch.setattr("tipr.translation.estimators.load_estimator", lambda *given: None)
+    assert run("data", "out", "--to", "de", "--model", "m", "--yes", *arguments, stage="all") in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert server.total == 0

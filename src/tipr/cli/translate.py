@@ -93,6 +93,7 @@ def command(*, stage: str, dry_run: bool, as_json: bool, quiet: bool, **given: A
     if dry_run:
         _show_cost(job, as_json=as_json)
         return DONE
+    job.check(stages)
     result: dict[str, Any] = {}
     try:
         for name in stages:

@@ -16,6 +16,7 @@ from tipr.cli import output
 from tipr.cli.progress import progress
 
 if TYPE_CHECKING:
+    from tipr.translation.adapt import AdaptSettings
     from tipr.translation.backends import TextBackend
     from tipr.translation.cost import Estimate
     from tipr.translation.estimators import Estimator
@@ -124,8 +125,12 @@ class Job:
         from tipr.translation.records import TRANSLATIONS, read_rows
 
         self.set_threads()
-        brings_values = self.estimator.startswith("column")
-        return load_estimator(self.estimator, read_rows(self.out / TRANSLATIONS) if brings_values else ())
+        return load_estimator(self.estimator, read_rows(self.out / TRANSLATIONS) if self.brings_values else ())
+
+    @property
+    def brings_values(self) -> bool:
+        """The noise comes from a file that belongs to the translations: it can be read only after them."""
+        return self.estimator.startswith("column")
 
     @cached_property
     def vision(self) -> VisionLanguageModel:
@@ -135,6 +140,25 @@ class Job:
         assert self.vision_model is not None, "looked at before a stage runs"
         self.set_threads()
         return VisionLanguageModel.load(self.vision_model, device=self.device)
+
+    @cached_property
+    def adapt_settings(self) -> AdaptSettings:
+        """The third stage as it was asked for."""
+        from tipr.translation.adapt import AdaptSettings
+
+        changes = _adapt_changes(self.changes)
+        return AdaptSettings(self.out, self.images, self.languages or None, self.prompts, **changes)
+
+    def check(self, stages: tuple[str, ...]) -> None:
+        """See that what later stages need is there, before captions are sent and paid for."""
+        if "filter" in stages and not self.brings_values:
+            _ = self.noise
+        if "adapt" in stages:
+            _ = self.adapt_settings
+        if self.vision_model is not None:
+            from tipr.translation.model_folder import open_model_folder
+
+            open_model_folder(self.vision_model)
 
     def set_threads(self) -> None:
         """Hold torch to `threads`."""
@@ -175,9 +199,9 @@ def filter_stage(job: Job) -> Result:
 
 def adapt_stage(job: Job) -> Result:
     """Stage 3; the adapter is in `job.vision` afterwards."""
-    from tipr.translation.adapt import AdaptSettings, run_adapt
+    from tipr.translation.adapt import run_adapt
 
-    settings = AdaptSettings(job.out, job.images, job.languages or None, job.prompts, **_adapt_changes(job.changes))
+    settings = job.adapt_settings
     with progress("adapting", quiet=job.quiet, unit="captions") as report:
         done = run_adapt(settings, job.vision, progress=report)
     return {
