@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny_chat_architectures import build_gemma3, build_idefics3, build_qwen2_5, build_qwen3
 from tiny_vision_language import all_wordings, build_llava, build_qwen, filtered_row, paint_all, write_filtered
 
 from tipr.errors import ConfigError, DatasetError, MissingExtra, TrainingError, WeightsError
@@ -211,6 +213,19 @@ def test_micro_batches_change_no_step(base: Path, images: Path, tmp_path: Path) 
 
 def test_other_architecture_learns_too(images: Path, tmp_path: Path) -> None:
     model = VisionLanguageModel.load(build_qwen(tmp_path / "tiny-qwen"))
+    losses = run_adapt(small(tmp_path / "out", images, learning_rate=1e-1, alpha=64.0, dropout=0.0), model).losses
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [build_qwen2_5, build_qwen3, build_gemma3, build_idefics3])
+def test_published_architectures_answer_and_learn(build: Callable[[Path], Path], images: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = VisionLanguageModel.load(build(tmp_path / "tiny"), max_new_tokens=4)
+    asked = prompts(clean()[:3], images)
+    together = model.complete(asked)
+    model.batch = 1
+    assert model.complete(asked) == together
     losses = run_adapt(small(tmp_path / "out", images, learning_rate=1e-1, alpha=64.0, dropout=0.0), model).losses
     assert losses[-1] < losses[0]
 
