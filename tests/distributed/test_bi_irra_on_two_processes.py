@@ -61,7 +61,6 @@ def batch() -> Any:
 
 def measure(method: Any, call: Any, rows: Any, context: StepContext) -> Measured:
     """Losses and gradients of one step."""
-    torch.manual_seed(1)
     losses = call(rows, context).losses
     torch.stack(list(losses.values())).sum().backward()
     gradients = {name: each.grad.clone() for name, each in method.named_parameters() if each.grad is not None}

@@ -35,7 +35,6 @@ TABLE_VI = {
 
 
 def step(method: BiIrra, batch: BilingualBatch | None = None, **context: Any) -> dict[str, Tensor]:
-    torch.manual_seed(1)
     return method(batch or make_batch(), StepContext(**context)).losses
 
 
@@ -212,11 +211,20 @@ def test_negatives_stay_in_their_block() -> None:
     batch.identity = torch.tensor([0, 1, 2, 2])
     assert float(step(make(losses=("itm",), itm_negative_group=1), batch)["itm"].detach()) == 0
     forced = step(make(losses=("itm",), itm_negative_group=2), batch)["itm"]
-    method = make(losses=("itm",), itm_negative_group=2)
-    torch.manual_seed(99)
-    torch.testing.assert_close(method(batch, StepContext()).losses["itm"], forced)
+    torch.testing.assert_close(step(make(losses=("itm",), itm_negative_group=2), batch, step=7)["itm"], forced)
     first = part(batch, slice(2))
     torch.testing.assert_close(step(make(losses=("itm",)), first)["itm"], forced)  # rows 2 and 3 are one person
+
+
+def test_negatives_are_drawn_from_the_seed_and_the_step_alone() -> None:
+    batch, encoder = make_batch(8), make_encoder()
+    first = BiIrra.build(BiIrraConfig(losses=("itm",)), encoder, FACTS)
+    values = [step(first, batch, step=number)["itm"].item() for number in range(6)]
+    torch.manual_seed(5)
+    assert [step(first, batch, step=number)["itm"].item() for number in range(6)] == values
+    assert len(set(values)) > 1
+    other = BiIrra.build(BiIrraConfig(losses=("itm",)), encoder, replace(FACTS, seed=1))
+    assert [step(other, batch, step=number)["itm"].item() for number in range(6)] != values
 
 
 # Languages

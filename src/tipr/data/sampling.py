@@ -33,6 +33,7 @@ class Stream(IntEnum):
     TARGET_MASKING = 7
     TARGET_LANGUAGE = 8
     PATCH_MASK = 9
+    NEGATIVES = 10
 
 
 def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

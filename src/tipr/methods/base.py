@@ -83,6 +83,7 @@ class TrainingFacts:
         vocabulary_size: V, ids of the tokenizer.
         identities: P, training identities; batches carry 0..P-1. None for a method of bare pairs: it never learns it.
         image_id: (N,) int64 position of the image file of each pair; None where it is not known.
+        seed: of the run, for what a method draws.
     """
 
     pairs: int
@@ -90,6 +91,7 @@ class TrainingFacts:
     vocabulary_size: int
     identities: int | None
     image_id: NDArray[np.int64] | None = None
+    seed: int = 0
 
 
 @dataclass

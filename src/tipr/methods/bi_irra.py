@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tipr.data.batch import IGNORE, BilingualBatch, PairBatch, TrainBatch
+from tipr.data.sampling import Stream, uniforms
 from tipr.encoders.base import Encoded, Encoder
 from tipr.encoders.beit_xlmr import BeitXlmrEncoder
 from tipr.errors import ConfigError
@@ -56,7 +58,7 @@ class BiIrra(Method):
     Args:
         config: settings.
         encoder: a `BeitXlmrEncoder`.
-        facts: P identities for the classifier of "id".
+        facts: P identities for the classifier of "id", and the seed of the run for the negatives of "itm".
 
     Raises:
         ConfigError: another encoder; or there is an identity term, and identities are not known.
@@ -71,6 +73,7 @@ class BiIrra(Method):
 
     def __init__(self, config: BiIrraConfig, encoder: BeitXlmrEncoder, facts: TrainingFacts) -> None:
         super().__init__(config, encoder)
+        self.seed = facts.seed
         self.uses_mlm = "mlm" in config.losses
         self.uses_patch_mask = "mim" in config.losses or bool(config.masks_image_of)
         self.temp = nn.Parameter(torch.tensor(config.temperature), requires_grad=config.learnable_temperature)
@@ -247,14 +250,14 @@ class BiIrra(Method):
     def _match_pairs(self, sides: Sequence[Side], identity: Tensor, context: StepContext) -> StepOutput:
         """ "itm" (Eq. 14-16): the mean of both languages over matched pairs and two mismatched ones of each row."""
         losses, right = [], []
-        for side in sides:
+        for number, side in enumerate(sides):
             rows = len(side.feature)
             image, text = (context.gather(each.detach()) for each in (side.image_feature, side.feature))
             drawn = hard_negatives(
                 image,
                 text,
                 identity,
-                torch.rand(2, len(image), device=image.device),  # for all rows on every process: one draw of the batch
+                self._draws(len(image), context.step)[2 * number : 2 * number + 2].to(image.device),
                 temperature=self.temp,
                 group=self.config.itm_negative_group,
             )
@@ -274,6 +277,11 @@ class BiIrra(Method):
             label = torch.arange(3 * rows, device=logits.device) < rows
             right.append(_accuracy(logits, label.long()))
         return StepOutput({"itm": torch.stack(losses).mean()}, {"itm_accuracy": torch.stack(right).mean()})
+
+    def _draws(self, rows: int, step: int) -> Tensor:
+        """(4, rows) float64 in [0, 1) for the rows of the whole batch: the same on every process and after a resume."""
+        # by step, not by epoch: a place in the batch is not a row of the split
+        return torch.from_numpy(uniforms(self.seed, step, np.arange(rows), Stream.NEGATIVES, 4)).T
 
     def _within_reach(self, side: Side, context: StepContext) -> tuple[Tensor, Tensor, Tensor]:
         """Image tokens, text tokens and text mask of the rows among which negatives were drawn.

@@ -158,6 +158,7 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
         vocabulary_size=tokenizer.vocabulary_size,
         identities=train.identity_count if isinstance(train, Split) else None,
         image_id=train.image_id if isinstance(train, Pairs) else None,
+        seed=config.seed,
     )
     _check_memory(kind.memory_needed(config.method, encoder.embed_dim, facts), fabric, f"{len(train):,} training pairs")
     method = kind.build(config.method, encoder, facts)
