@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "README.zh.md", "docs/evaluation.md", "docs/methods/irra.md", "docs/methods/dual_granularity.md")
+PAGES = (
+    "README.md",
+    "README.zh.md",
+    "docs/evaluation.md",
+    "docs/search.md",
+    "docs/methods/irra.md",
+    "docs/methods/dual_granularity.md",
+)
 FIGURE = re.compile(r"<!--fig (?P<file>[\w.-]+)#(?P<keys>[^:>]+):(?P<format>[^>]+?)-->(?P<shown>.*?)<!--/fig-->")
 
 
