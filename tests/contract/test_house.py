@@ -96,7 +96,7 @@ def test_every_installed_dependency_is_pinned() -> None:
         name, _, version = line.partition("==")
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), f"{line!r} is not an exact pin"
         pinned[canonical(name)] = version
-    for name in dependencies("tipr", {"train", "fast", "dev"}):
+    for name in dependencies("tipr", {"train", "fast", "translate", "dev"}):
         assert name in pinned, f"{name} is installed but not pinned"
         installed = importlib.metadata.version(name).partition("+")[0]
         assert installed == pinned[name], f"{name}: installed {installed}, pinned {pinned[name]}"
