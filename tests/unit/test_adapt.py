@@ -189,9 +189,11 @@ def test_stopped_run_ends_with_the_same_adapter(base: Path, images: Path, tmp_pa
             run_adapt(stopped, VisionLanguageModel.load(base), progress=stop_at(captions))
         assert not (stopped.out / FOLDER / FACTS).exists()
     assert (stopped.out / FOLDER / PROGRESS).is_file()
+    (stopped.out / FOLDER / f".{PROGRESS}.partial").write_bytes(b"a kill while a state was written")
     resumed = run_adapt(stopped, VisionLanguageModel.load(base))
     assert resumed.losses == straight.losses
     assert (resumed.folder / WEIGHTS).read_bytes() == (straight.folder / WEIGHTS).read_bytes()
+    assert {path.name for path in resumed.folder.iterdir()} == {path.name for path in straight.folder.iterdir()}
 
 
 def test_leaves_the_callers_randomness_alone(base: Path, images: Path, tmp_path: Path) -> None:

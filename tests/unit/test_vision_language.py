@@ -101,6 +101,28 @@ def test_caption_that_spells_a_special_token_is_only_text(llava: Path, pictures:
     assert len(model.complete([hostile])) == 1
 
 
+THINKING = (
+    "{% for turn in messages %}<|{{ turn.role }}|>{{ think if turn.role == 'assistant' }}{% for part in turn.content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is false %}no thoughts {% endif %}{% endif %}"
+)
+
+
+def test_models_that_think_aloud_are_told_not_to(llava: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "thinker"
+    shutil.copytree(llava, folder)
+    asked = prompts(pictures)[:1]
+    answers = []
+    for thought in ("no thoughts ", ""):
+        (folder / "chat_template.jinja").write_text(THINKING.replace("think if", f"'{thought}' if"))
+        model = VisionLanguageModel.load(folder)
+        assert model._wording(asked[0], None).endswith("<|assistant|>no thoughts ")
+        answers.append(model)
+    assert answers[0].lesson(asked, ["Eine Person."]).answers[0] > 1
+    with pytest.raises(WeightsError, match="words a question differently once it is answered"):
+        answers[1].lesson(asked, ["Eine Person."])
+
+
 def test_says_when_an_answer_was_cut_off(llava: Path, pictures: Path) -> None:
     model = VisionLanguageModel.load(llava, max_new_tokens=2)
     taken: dict[int, Answer] = {}

@@ -136,7 +136,8 @@ def run_adapt(settings: AdaptSettings, model: VisionLanguageModel, *, progress: 
     done = Adapted(folder, course.losses, len(rows) - course.unreadable, course.unreadable)
     facts = {"captions": done.captions, "unreadable": done.unreadable, "settings": bound, "losses": done.losses}
     adapter.save(folder, facts)
-    (folder / PROGRESS).unlink(missing_ok=True)
+    for path in (folder / PROGRESS, _draft(folder / PROGRESS)):  # a kill may have left a draft
+        path.unlink(missing_ok=True)
     return done
 
 
@@ -249,7 +250,7 @@ class _Course:
                 tensors[f"optimizer/{place}/{name}"] = torch.as_tensor(value).cpu().contiguous()
         facts = {"step": self.step, "losses": self.losses, "unreadable": self.unreadable, "settings": self.bound}
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.partial")
+        draft = _draft(path)
         save_file(tensors, draft, metadata={"facts": json.dumps(facts)})
         os.replace(draft, path)
 
@@ -282,6 +283,10 @@ def learning_rate(step: int, steps: int, settings: AdaptSettings) -> float:
     if step < rising:
         return settings.learning_rate * (step + 1) / rising
     return settings.learning_rate * (steps - step) / (steps - rising)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def _bound(settings: AdaptSettings, model: VisionLanguageModel, template: PromptTemplate) -> dict[str, Any]:

@@ -214,7 +214,12 @@ class VisionLanguageModel:
                 {"role": "assistant", "content": [{"type": "text", "text": without_tokens(answer, self._special)}]}
             )
         try:
-            text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None)
+            text = self._processor.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=answer is None,
+                enable_thinking=False,  # a variable of some templates; the others do not look at it
+            )
         except Exception as error:  # a template is a program of the model's makers
             raise WeightsError(f"the chat template of {self.folder.path} fails: {_line(error)}") from None
         return str(text)
