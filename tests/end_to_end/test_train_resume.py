@@ -88,11 +88,11 @@ def kill_inside_a_write(process, folder):
     return kill_when(process, ready)
 
 
-def break_and_resume(tmp_path, *, workers, kills, epochs, **changes):
+def break_and_resume(tmp_path, *, workers, kills, epochs, people=PEOPLE, languages=None, **changes):
     """Kill a run `kills` times and resume it each time; returns how many kills were inside a checkpoint write."""
-    data = PEOPLE["make_data"](tmp_path / "data")
-    settings = {"dataset": "manifest", "root": str(data), "batch_size": 16, "workers": workers}
-    path = PEOPLE["make_config"](
+    data = people["make_data"](tmp_path / "data")
+    settings = {"dataset": "manifest", "root": str(data), "batch_size": 16, "workers": workers, "languages": languages}
+    path = people["make_config"](
         tmp_path / "run.yaml", data, data=settings, epochs=epochs, checkpoints={"every_steps": 1}, **changes
     )
     finish(start(path, "data.workers=0", "--out", tmp_path / "whole"))
@@ -118,6 +118,13 @@ def test_killed_and_resumed(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ten_kills(tmp_path, workers):
     assert break_and_resume(tmp_path, workers=workers, kills=10, epochs=15) >= 3
+
+
+@pytest.mark.slow
+def test_four_kills_of_a_run_in_two_languages(tmp_path):
+    bilingual = runpy.run_path(str(Path(__file__).parents[1] / "data" / "training" / "bilingual_people.py"))
+    languages = ["en", "zh", "fr"]
+    assert break_and_resume(tmp_path, workers=2, kills=4, epochs=6, people=bilingual, languages=languages) >= 1
 
 
 @pytest.mark.slow

@@ -124,3 +124,17 @@ def test_weight_average_goes_on_after_a_restore():
     for each in (average, again):
         each.update(10)
     assert all(torch.equal(a, b) for a, b in zip(average.state(), again.state(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_a_parameter_may_have_its_first_gradient_later_than_others(name):
+    """As the projection of a language whose turn comes in a later step."""
+    early, late = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
+    settings = Optimizer(name=name, lr=0.1, weight_decay=0.0)
+    optimizer = build_optimizer([{"params": [early, late], "lr": 0.1}], settings, device=CPU)
+    for gradients in ((1.0, None), (None, 1.0), (1.0, 1.0)):
+        for parameter, gradient in zip((early, late), gradients, strict=True):
+            parameter.grad = None if gradient is None else torch.full((2,), gradient)
+        optimizer.step()
+    assert (early < 0).all()
+    torch.testing.assert_close(early, late)

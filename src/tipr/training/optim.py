@@ -45,10 +45,11 @@ def parameter_groups(
 
 
 def build_optimizer(groups: list[Group], config: Optimizer, *, device: torch.device) -> torch.optim.Optimizer:
-    """The configured optimiser over groups; fused where torch has it (CPU and CUDA)."""
-    fused = device.type in ("cpu", "cuda")
+    """The configured optimiser over groups; Adam fused where torch has it (CPU and CUDA)."""
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], fused=fused)
+        # not fused: that fails where a parameter has its first gradient after the first step (one of several languages)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0])
+    fused = device.type in ("cpu", "cuda")
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
