@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError
+from tipr.gallery.conditions import Columns, Condition, Test, TimeIs, matching
+from tipr.gallery.where import parse_where
 
 Moment = str | date | datetime
 """A time: RFC 3339 text, a date (its whole day, UTC), or the Python values; naive datetimes count as UTC."""
@@ -30,12 +31,16 @@ class Filters:
         since: at or after this time; rows without a time never pass.
         until: at or before this time.
         path: a part of the path, or a pattern for the whole path when it holds `*`, `?` or `[`.
+        tags: all of these tags.
+        where: anything else; see `tipr.gallery.where`.
     """
 
     camera: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
     path: str | None = None
+    tags: tuple[str, ...] = ()
+    where: Condition | None = None
 
     @classmethod
     def of(
@@ -45,45 +50,59 @@ class Filters:
         since: Moment | None = None,
         until: Moment | None = None,
         path: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        where: str | Condition | None = None,
     ) -> Filters:
         """Check what a caller gave.
 
         Raises:
-            ConfigError: a time cannot be read, or the span is empty.
+            ConfigError: a time or an expression cannot be read, or the span is empty.
         """
         cameras = () if camera is None else (camera,) if isinstance(camera, str) else tuple(camera)
         first = None if since is None else moment(since, "since")
         last = None if until is None else moment(until, "until", end=True)
         if first is not None and last is not None and first > last:
             raise ConfigError(f"since ({since}) is after until ({until}): no time lies between them")
-        return cls(cameras, first, last, path or None)
+        named = () if tags is None else (tags,) if isinstance(tags, str) else tuple(tags)
+        condition = parse_where(where) if isinstance(where, str) else where
+        return cls(cameras, first, last, path or None, named, condition)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that `mask` needs."""
-        needed = {"camera": bool(self.camera), "time": bool(self.since or self.until), "path": self.path is not None}
-        return tuple(name for name, wanted in needed.items() if wanted)
+        needed = {
+            "camera": bool(self.camera),
+            "time": bool(self.since or self.until),
+            "path": self.path is not None,
+            "tags": bool(self.tags),
+        }
+        named = [name for name, wanted in needed.items() if wanted]
+        return tuple(dict.fromkeys([*named, *(self.where.columns if self.where else ())]))
 
-    def mask(self, columns: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.bool_]:
+    def mask(self, columns: Columns, count: int) -> NDArray[np.bool_]:
         """Which of `count` rows pass.
 
         Args:
-            columns: at least those named by `columns`, each (count,); `time` as datetime64[us] in UTC.
+            columns: at least those named by `columns`, each of `count` rows; `time` as datetime64[us] in UTC.
             count: number of rows.
 
         Returns:
             (count,) bool.
+
+        Raises:
+            ConfigError: `where` names a key that no tag has.
         """
         keep = np.ones(count, dtype=np.bool_)
         if self.camera:
-            keep &= np.fromiter((name in self.camera for name in columns["camera"]), dtype=np.bool_, count=count)
-        if self.since is not None:
-            keep &= columns["time"] >= _utc64(self.since)  # False for NaT
-        if self.until is not None:
-            keep &= columns["time"] <= _utc64(self.until)
+            keep &= matching(columns["camera"], lambda name: name in self.camera)
+        if self.since is not None or self.until is not None:
+            keep &= TimeIs(self.since, self.until).mask(columns, count)
         if self.path is not None:
-            passes = _path_test(self.path)
-            keep &= np.fromiter((passes(path) for path in columns["path"]), dtype=np.bool_, count=count)
+            keep &= matching(columns["path"], _path_test(self.path))
+        if self.tags:
+            keep &= matching(columns["tags"], lambda tags: all(tag in tags for tag in self.tags))
+        if self.where is not None:
+            keep &= self.where.mask(columns, count)
         return keep
 
     def words(self) -> list[str]:
@@ -93,6 +112,8 @@ class Filters:
             *([f"since {self.since.isoformat(sep=' ')}"] if self.since else []),
             *([f"until {self.until.isoformat(sep=' ')}"] if self.until else []),
             *([f"path has {self.path}"] if self.path else []),
+            *(f"tag {tag}" for tag in self.tags),
+            *([str(self.where)] if self.where else []),
         ]
 
 
@@ -129,11 +150,8 @@ def _parse(text: str, name: str) -> date | datetime:
         raise ConfigError(f"{name}: {text!r} is not a date such as {wanted}") from None
 
 
-def _utc64(value: datetime) -> np.datetime64:
-    return np.datetime64(value.astimezone(UTC).replace(tzinfo=None), "us")
-
-
-def _path_test(pattern: str) -> Any:
+def _path_test(pattern: str) -> Test:
     if any(sign in pattern for sign in "*?["):
-        return re.compile(fnmatch.translate(pattern)).match
+        fits = re.compile(fnmatch.translate(pattern)).match
+        return lambda path: fits(path) is not None
     return lambda path: pattern in path

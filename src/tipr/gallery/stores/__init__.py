@@ -41,6 +41,7 @@ class Row:
         identity: who is shown, where that is known.
         tags: free words; `key=value` makes a column.
         tokens: (T, W) float16 image tokens for reranking, in a store that keeps them.
+        indexed: aware time of its indexing; that of the commit when None. Kept as the column `indexed`.
     """
 
     path: str
@@ -55,6 +56,33 @@ class Row:
     identity: int | str | None = None
     tags: tuple[str, ...] = ()
     tokens: NDArray[np.float16] | None = None
+    indexed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What the rows of a store lie in on disk.
+
+    Attributes:
+        fragments: pieces of the newest version.
+        versions: versions on disk, the newest among them.
+        deleted_rows: rows that the newest version hides and its pieces still hold.
+    """
+
+    fragments: int
+    versions: int
+    deleted_rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """A column of N rows in which values repeat: the different ones, and (N,) int32 `codes`, positions in them."""
+
+    values: list[Any]
+    codes: NDArray[np.int32]
+
+    def __getitem__(self, position: int) -> Any:
+        return self.values[self.codes[position]]
 
 
 class Store(ABC):
@@ -94,8 +122,8 @@ class Store(ABC):
 
     @abstractmethod
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Some of `COLUMNS`, each (N,) in the order of `ids`: `time` as datetime64[us] in UTC with NaT, `width` and
-        `height` as integers, all others as objects with None."""
+        """Some of `COLUMNS` and `indexed`, each (N,) in the order of `ids`: `time` and `indexed` as datetime64[us] in
+        UTC with NaT, `width` and `height` as integers, all others as objects with None."""
 
     @abstractmethod
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
@@ -118,7 +146,20 @@ class Store(ABC):
 
     @abstractmethod
     def maintain(self) -> None:
-        """Merge small pieces that many commits leave behind; nothing visible changes."""
+        """`compact` once there are many small pieces."""
+
+    @abstractmethod
+    def compact(self) -> None:
+        """Merge small pieces that many commits leave behind, and drop old versions; nothing visible changes."""
+
+    @abstractmethod
+    def pieces(self) -> Pieces:
+        """What the rows lie in, at the newest version."""
+
+    @property
+    @abstractmethod
+    def engine(self) -> str:
+        """Name and version of the storage engine."""
 
 
 def _lance() -> type[Store]:
