@@ -1,7 +1,7 @@
 """A vision-language model from a local Hugging Face folder: it answers prompts with pictures, and can be taught to.
 
 Whatever transformers loads as "image-text-to-text" is used through its own processor and chat template, so Qwen2-VL,
-Qwen2.5-VL, Qwen3-VL, LLaVA, Gemma 3, InternVL, SmolVLM and their like need no code here. Refused, each in one line:
+Qwen2.5-VL, Qwen3-VL, LLaVA, Gemma 3, Idefics 3 and their like need no code here. Refused, each in one line:
 folders that want to run code of their own (Qwen-VL, Phi-3-vision), encoder-decoders, models without a chat template,
 quantised weights, and weights that are not safetensors.
 """
