@@ -205,6 +205,19 @@ def test_other_model_or_unfinished_filter_is_refused(images: Path, tmp_path: Pat
         run_rewrite(settings, ScriptedModel({"coat": BETTER}, model="second"), ScriptedEstimator())
 
 
+def test_rows_of_other_makers_are_checked(images: Path, tmp_path: Path) -> None:
+    settings = RewriteSettings(tmp_path, images)
+    for name, value, message in (
+        ("threshold", None, "threshold is missing"),
+        ("source", None, "source is missing"),
+        ("noise", "high", "noise must be a number where no rule is broken"),
+    ):
+        row = {**noisy("coat"), name: value}
+        write_filtered(tmp_path, [{key: each for key, each in row.items() if each is not None or key == "rule"}])
+        with pytest.raises(DatasetError, match=rf"row 'red-blue.png#coat@de': {message}$"):
+            run_rewrite(settings, ScriptedModel({"coat": BETTER}), ScriptedEstimator())
+
+
 def test_every_rewrite_says_where_it_came_from(images: Path, tmp_path: Path) -> None:
     write_filtered(tmp_path, [noisy("coat"), noisy("dress", noise=0.1)])
     run_rewrite(RewriteSettings(tmp_path, images), ScriptedModel({"coat": BETTER}), ScriptedEstimator())

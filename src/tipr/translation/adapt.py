@@ -25,8 +25,9 @@ from tipr.errors import ConfigError, DatasetError, TrainingError
 from tipr.translation import adapter as adapters
 from tipr.translation.adapter import Adapter, Shape
 from tipr.translation.backends import Prompt
+from tipr.translation.filtering import read_filtered
 from tipr.translation.prompts import PromptTemplate, load_prompt
-from tipr.translation.records import FILTERED, Item, Row, file_sha256, read_rows, require_complete, settings_sha256
+from tipr.translation.records import FILTERED, Item, Row, file_sha256, settings_sha256
 from tipr.translation.vision_language import VisionLanguageModel
 
 FOLDER = "adapter"
@@ -116,9 +117,8 @@ def run_adapt(settings: AdaptSettings, model: VisionLanguageModel, *, progress: 
         TrainingError: the loss is not finite.
         WeightsError: the model cannot be taught.
     """
-    require_complete(settings.out / FILTERED)
-    template = load_prompt("rewrite", settings.prompts)
     rows = clean_rows(settings)
+    template = load_prompt("rewrite", settings.prompts)
     folder = settings.out / FOLDER
     bound = _bound(settings, model, template)
     if (folder / adapters.FACTS).is_file():
@@ -147,17 +147,16 @@ def clean_rows(settings: AdaptSettings) -> list[Row]:
     Raises:
         DatasetError: there is none.
     """
-    path = settings.out / FILTERED
     rows = [
         row
-        for row in read_rows(path)
+        for row in read_filtered(settings.out)
         if row["rule"] is None
         and not row["noisy"]
         and (settings.languages is None or row["language"] in settings.languages)
     ]
     if not rows:
         chosen = "" if settings.languages is None else f" in {', '.join(settings.languages)}"
-        raise DatasetError(f"{path}: no clean translation{chosen} to learn from")
+        raise DatasetError(f"{settings.out / FILTERED}: no clean translation{chosen} to learn from")
     return rows
 
 

@@ -17,7 +17,16 @@ from typing import Any
 
 from tipr.errors import ConfigError, DatasetError
 from tipr.translation.estimators import Estimator, Explains
-from tipr.translation.records import FILTERED, TRANSLATIONS, Journal, Row, file_sha256, read_rows, require_complete
+from tipr.translation.records import (
+    FILTERED,
+    TRANSLATIONS,
+    Item,
+    Journal,
+    Row,
+    file_sha256,
+    read_rows,
+    require_complete,
+)
 from tipr.translation.rules import broken_rule
 
 SCORES = "noise.jsonl"
@@ -94,6 +103,25 @@ def run_filter(
                 journal.append(_filtered(row, scores[row["key"]], limit, estimator.describe()))
         journal.finish()
     return found
+
+
+def read_filtered(folder: Path | str) -> list[Row]:
+    """The finished rows of `filtered.jsonl`, whoever made them, checked for what the stages after it need.
+
+    Raises:
+        DatasetError: the file is missing or not finished, or a row lacks a field or has neither rule nor noise.
+    """
+    path = Path(folder) / FILTERED
+    require_complete(path)
+    rows = list(read_rows(path))
+    for row in rows:
+        Item.of(row)
+        for name in ("draft", "rule", "noise", "noisy", "threshold", "estimator"):
+            if name not in row:
+                raise DatasetError(f"{path}: row {row['key']!r}: {name} is missing")
+        if row["rule"] is None and not isinstance(row["noise"], int | float):
+            raise DatasetError(f"{path}: row {row['key']!r}: noise must be a number where no rule is broken")
+    return rows
 
 
 def mean_threshold(noise: Iterable[float]) -> float:

@@ -16,8 +16,9 @@ from typing import Any
 from tipr.data.images import ImageProblem, read_image
 from tipr.translation.backends import Answer, Prompt, TextBackend, answer_all
 from tipr.translation.estimators import Estimator
+from tipr.translation.filtering import read_filtered
 from tipr.translation.prompts import PromptTemplate, clean_answer, load_prompt
-from tipr.translation.records import FILTERED, REWRITTEN, Item, Journal, Row, file_sha256, read_rows, require_complete
+from tipr.translation.records import FILTERED, REWRITTEN, Item, Journal, Row, file_sha256
 from tipr.translation.rules import broken_rule
 
 CHUNK = 16
@@ -90,9 +91,8 @@ def run_rewrite(
         ConfigError: other settings made the rows that are there, or the estimator cannot score new texts.
         DatasetError: `filtered.jsonl` is not there or not complete.
     """
-    require_complete(settings.out / FILTERED)
+    rows = read_filtered(settings.out)
     template = load_prompt("rewrite", settings.prompts)
-    rows = list(read_rows(settings.out / FILTERED))
     bound = {
         "stage": "rewrite",
         "filtered_sha256": file_sha256(settings.out / FILTERED),
