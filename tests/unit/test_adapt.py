@@ -196,11 +196,14 @@ def test_stopped_run_ends_with_the_same_adapter(base: Path, images: Path, tmp_pa
     assert {path.name for path in resumed.folder.iterdir()} == {path.name for path in straight.folder.iterdir()}
 
 
-def test_leaves_the_callers_randomness_alone(base: Path, images: Path, tmp_path: Path) -> None:
+def test_dropout_is_on_and_leaves_the_callers_randomness_alone(base: Path, images: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    run_adapt(small(tmp_path, images, 8), VisionLanguageModel.load(base))
+    losses = run_adapt(small(tmp_path, images, 8), VisionLanguageModel.load(base)).losses
     assert torch.equal(torch.get_rng_state(), state)
+    without = run_adapt(small(tmp_path / "without", images, 8, dropout=0.0), VisionLanguageModel.load(base)).losses
+    assert losses[0] == without[0]  # nothing is learnt yet that could be left out
+    assert losses[1] != without[1]
 
 
 def test_micro_batches_change_no_step(base: Path, images: Path, tmp_path: Path) -> None:
