@@ -73,7 +73,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("settings/gallery.json").write_text("{")
     shutil.copytree("g", "future")
     settings = json.loads(Path("future/gallery.json").read_text())
-    Path("future/gallery.json").write_text(json.dumps({**settings, "format": 2}))
+    Path("future/gallery.json").write_text(json.dumps({**settings, "format": 3}))
     Path("bad.jsonl").write_text("{}\n")
     Path("not-a-model").mkdir()
     Path("p/words.txt").write_text("words")
@@ -112,7 +112,7 @@ CASES: dict[str, tuple[int, str]] = {
     "search p/0.png red": (1, "is not a gallery"),
     "search empty red": (1, "gallery empty is empty"),
     "search empty": (1, "gallery empty is empty"),
-    "search future red": (1, "has format 2"),
+    "search future red": (1, "has format 3"),
     "search g red --model two": (1, "was filled by model one"),
     "search g red --model nowhere": (1, "no model at nowhere"),
     "index create g": (1, "is a gallery already"),

@@ -285,7 +285,7 @@ def test_a_model_that_moved_is_named_in_one_line(tmp_path: Path) -> None:
 
 def test_one_process_writes_at_a_time_and_readers_do_not_wait(gallery: Gallery, tmp_path: Path, model: Any) -> None:
     second = Gallery.open(tmp_path / "g", model=model)
-    with gallery._writing():
+    with gallery._writer.locked():
         with pytest.raises(GalleryError, match="another process is writing"):
             second.add([paint(tmp_path / "late.png")])
         assert second.search("red")

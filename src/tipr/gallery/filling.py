@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.gallery.ingest import IngestReport, Outcome, Prepared, Skipped, Unchanged
+from tipr.gallery.ingest import IngestReport, Outcome, Prepared, Refused, Skipped, Unchanged
 from tipr.gallery.stores import Row
 
 ENCODE_BATCH = 64
@@ -42,7 +42,7 @@ class Filling:
         progress: Progress | None,
     ) -> None:
         self._encode, self._append, self._total, self._progress = encode, append, total, progress
-        self.added = self.unchanged = self.wide = 0
+        self.added = self.unchanged = self.refused = self.wide = 0
         self.skipped: list[Skipped] = []
         self.stale: set[int] = set()
         self._seen: set[Any] = set()
@@ -56,6 +56,9 @@ class Filling:
             self.skipped.append(outcome)
         elif isinstance(outcome, Unchanged):
             self.unchanged += 1
+            self.stale.update(outcome.stale)
+        elif isinstance(outcome, Refused):
+            self.refused += 1
             self.stale.update(outcome.stale)
         elif (outcome.path, outcome.entry.box) in self._seen:  # named twice in one call
             self.unchanged += 1
@@ -89,11 +92,12 @@ class Filling:
 
     def report(self) -> IngestReport:
         """What was done so far."""
-        return IngestReport(self.added, self.unchanged, tuple(self.skipped), self.wide, len(self.stale))
+        return IngestReport(self.added, self.unchanged, tuple(self.skipped), self.wide, len(self.stale), self.refused)
 
     def _tell(self) -> None:
         if self._progress is not None:
-            self._progress(self.added + len(self._rows) + self.unchanged + len(self.skipped), self._total)
+            passed_over = self.unchanged + self.refused + len(self.skipped)
+            self._progress(self.added + len(self._rows) + passed_over, self._total)
 
 
 def _row(item: Prepared, vector: NDArray[np.float16], tokens: NDArray[np.float16] | None) -> Row:

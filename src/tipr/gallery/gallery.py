@@ -1,18 +1,21 @@
 """`Gallery`: a folder of people that remembers which model filled it.
 
-GALLERY/gallery.json     format, store, model (path, fingerprint, width of a vector), time of creation
-GALLERY/people.lance/    the rows
-GALLERY/.lock            held by the one process that writes; readers never wait
+GALLERY/gallery.json         format, store, model (path, fingerprint, width of a vector), time of creation
+GALLERY/people.lance/        the rows
+GALLERY/.lock                held by the one process that writes; readers never wait
+GALLERY/erased.json          marks of erased pictures, which keep them from coming back
+GALLERY/holds.json           rows that must not be erased, with reason and end
+GALLERY/certificates.jsonl   what was erased, in counts
+GALLERY/erasing.json         an erasure that is not complete; the next writer completes it
+GALLERY/reports/, cache/     what can be made again; an erasure removes it
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryError, WeightsError
+from tipr.gallery.erase import ids_of
 from tipr.gallery.filling import Filling, Progress
 from tipr.gallery.filters import Filters, Moment
 from tipr.gallery.info import GalleryInfo, summary
 from tipr.gallery.ingest import IngestReport, Known, list_entries, prepare_all
-from tipr.gallery.lock import exclusive
 from tipr.gallery.model import GalleryModel, Say, encode_query, reranker_of
+from tipr.gallery.privacy import Privacy
 from tipr.gallery.reader import Reader
 from tipr.gallery.reranking import PicturesAgain, match
 from tipr.gallery.search import GROUPS, Hit, Matched, group_values, hits, rank, scores, shortlist, whole_pictures
 from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
-from tipr.gallery.stores import COLUMNS, STORES, Row, Store
+from tipr.gallery.stores import COLUMNS, STORES, Pieces, Store
+from tipr.gallery.tombstones import Tombstones
+from tipr.gallery.writer import Writer
 
 if TYPE_CHECKING:
     from tipr.retrieval import Reranker, Retriever
@@ -49,6 +55,7 @@ class Gallery:
         self._store = store
         self._model = GalleryModel(path, settings, load)
         self._reader = Reader(path, store)
+        self._writer = Writer(path, settings, store, self._reader)
 
     @classmethod
     def create(
@@ -201,18 +208,19 @@ class Gallery:
             raise ConfigError("camera: the name must not be empty")
         manifests = () if manifest is None else (manifest,) if isinstance(manifest, Path | str) else tuple(manifest)
         entries, listed = list_entries(paths, recursive=recursive, manifests=manifests, camera=camera)
-        with self._writing():
-            run = Filling(self._model.encode, self._append, total=len(entries) + len(listed), progress=progress)
+        with self._writer.locked():
+            buried = Tombstones.read(self.path).buried
+            run = Filling(self._model.encode, self._writer.append, total=len(entries) + len(listed), progress=progress)
             run.skipped.extend(listed)
             try:
-                for outcome in prepare_all(entries, self._known(), self._model.shrink):
+                for outcome in prepare_all(entries, self._known(), self._model.shrink, buried=buried):
                     run.take(outcome)
                 run.encode()
             except KeyboardInterrupt:
                 run.commit()
                 raise
             run.commit()
-            self._erase(sorted(run.stale))
+            self._writer.erase(sorted(run.stale - self._writer.held()), "replaced")
             if run.added:
                 self._store.maintain()
         return run.report()
@@ -229,18 +237,12 @@ class Gallery:
         Raises:
             GalleryError: one of them is not in the gallery (then nothing is erased), or another process is writing.
         """
-        with self._writing():
-            ids = self._reader.ids()
-            paths = self._reader.columns(("path",))["path"] if any(not isinstance(row, int) for row in rows) else ()
-            wanted: set[int] = set()
-            for row in rows:
-                found = [row] if isinstance(row, int) else [int(i) for i in ids[paths == os.path.realpath(row)]]
-                if not found or (isinstance(row, int) and row not in set(ids.tolist())):
-                    what = f"row {row}" if isinstance(row, int) else str(row)
-                    raise GalleryError(f"{what} is not in gallery {self.path}: nothing was removed")
-                wanted.update(found)
-            self._erase(sorted(wanted))
-        return len(wanted)
+        with self._writer.locked():
+            ids = ids_of(rows, self._reader, self.path)
+            if kept := self._writer.held().intersection(ids):
+                raise GalleryError(f"row {min(kept)} of gallery {self.path} is on legal hold: nothing was removed")
+            self._writer.erase(ids, "remove")
+        return len(ids)
 
     def search(
         self,
@@ -352,7 +354,27 @@ class Gallery:
     def info(self) -> GalleryInfo:
         """What the gallery holds."""
         columns = self._reader.consistently(lambda: self._reader.columns(("camera", "time", "identity")))
-        return summary(self.path, self._settings, columns, self._reader.version)
+        return summary(self.path, self._settings, columns, self._reader.version, self._store.pieces())
+
+    def compact(self) -> tuple[Pieces, Pieces]:
+        """Merge the small pieces that many commits leave behind, and drop what no reader needs any more.
+
+        Returns:
+            What the store was made of before, and after.
+
+        Raises:
+            GalleryError: another process is writing, or the disk is full; what was there stays.
+        """
+        with self._writer.locked():
+            before = self._store.pieces()
+            self._store.compact()
+            self._reader.refresh()
+            return before, self._store.pieces()
+
+    @property
+    def privacy(self) -> Privacy:
+        """Erasure, retention, legal holds and certificates."""
+        return Privacy(self.path, self._reader, self._writer, self._model)
 
     def _match(
         self,
@@ -388,38 +410,6 @@ class Gallery:
         for i, path, box, sha256 in zip(self._reader.ids(), *columns.values(), strict=True):
             known.setdefault((path, box), {}).setdefault(sha256, []).append(int(i))
         return known
-
-    def _append(self, rows: Sequence[Row]) -> None:
-        ids = self._reader.ids()
-        first = max(self._settings["next_id"], int(ids[-1]) + 1 if len(ids) else 0)
-        self._store.append(rows, first)
-        self._reader.refresh()
-
-    def _erase(self, ids: Sequence[int]) -> None:
-        if not ids:
-            return
-        # noted first: an erasure that is killed half-way is finished by the next writer
-        last = int(self._reader.ids()[-1])
-        taken = last + 1 if ids[-1] == last else self._settings["next_id"]  # an id is never given twice
-        self._note(next_id=taken, erasing=True)
-        self._store.erase(ids)
-        self._note(erasing=False)
-        self._reader.refresh()
-
-    def _note(self, **values: Any) -> None:
-        self._settings = {**self._settings, **values}
-        write_settings(self.path, self._settings)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the gallery's lock: one process writes at a time."""
-        with exclusive(self.path):
-            self._settings = read_settings(self.path)
-            if self._settings.get("erasing"):
-                self._store.purge()
-                self._note(erasing=False)
-            self._reader.refresh()
-            yield
 
 
 def _load(model: Path | str, device: str, threads: int | None) -> Retriever:

@@ -13,6 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tipr.gallery.holds import held, read_holds
+from tipr.gallery.stores import Pieces
+from tipr.gallery.tombstones import Tombstones
+
+PENDING = "erasing.json"
+"""The note of an erasure that is not complete."""
+
 
 @dataclass(frozen=True, slots=True)
 class GalleryInfo:
@@ -31,7 +38,10 @@ class GalleryInfo:
         created: when the gallery was made.
         bytes: size on disk.
         version: of the table.
-        erasing: an erasure was killed half-way; the next `add` or `remove` finishes it.
+        fragments, versions: pieces and versions of the table on disk; `compact` makes them few.
+        tombstones: marks that keep erased pictures away.
+        held: rows that a legal hold keeps.
+        erasing: an erasure was killed half-way; the next process that writes finishes it.
     """
 
     path: str
@@ -47,11 +57,17 @@ class GalleryInfo:
     created: str
     bytes: int
     version: int
+    fragments: int
+    versions: int
+    tombstones: int
+    held: int
     erasing: bool
 
 
-def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArray[Any]], version: int) -> GalleryInfo:
-    """Count what the columns `camera`, `time` and `identity` of all rows say."""
+def summary(
+    path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArray[Any]], version: int, pieces: Pieces
+) -> GalleryInfo:
+    """Count what the columns `camera`, `time` and `identity` of all rows say, and what lies beside them."""
     known = columns["time"][~np.isnat(columns["time"])]
     model = settings["model"]
     tokens, width = model.get("tokens", (0, 0))
@@ -70,7 +86,11 @@ def summary(path: Path, settings: Mapping[str, Any], columns: Mapping[str, NDArr
         created=settings["created"],
         bytes=sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names),
         version=version,
-        erasing=bool(settings.get("erasing")),
+        fragments=pieces.fragments,
+        versions=pieces.versions,
+        tombstones=len(Tombstones.read(path)),
+        held=len(held(read_holds(path))),
+        erasing=(path / PENDING).exists(),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tipr.data.images import ImageProblem, capture_time, read_image, thumbnail
 from tipr.gallery.stores import Box
+from tipr.gallery.tombstones import Buried
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +94,14 @@ class Prepared:
         return self.width > WIDE * self.height
 
 
-Outcome = Prepared | Unchanged | Skipped
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A picture that was erased and must stay away; `stale` are ids of older contents of the same file."""
+
+    stale: tuple[int, ...] = ()
+
+
+Outcome = Prepared | Unchanged | Skipped | Refused
 Known = Mapping[Key, Mapping[str, Sequence[int]]]
 """Path and box -> SHA-256 -> ids of rows in the gallery."""
 
@@ -108,6 +116,7 @@ class IngestReport:
         skipped: files that could not be used, in the order met.
         wide_images: how many of the added are wider than 0.8 of their height; person crops are expected.
         replaced: older rows erased because their file has new content.
+        refused: pictures that were erased before and stay away.
     """
 
     added: int = 0
@@ -115,6 +124,7 @@ class IngestReport:
     skipped: tuple[Skipped, ...] = ()
     wide_images: int = 0
     replaced: int = 0
+    refused: int = 0
 
 
 def list_entries(
@@ -153,8 +163,18 @@ def list_entries(
     return entries, skipped
 
 
+def nobody_buried(sha256: str, box: Box | None) -> bool:
+    """No picture was erased."""
+    return False
+
+
 def prepare_all(
-    entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Image], *, workers: int = 2
+    entries: Sequence[Entry],
+    known: Known,
+    shrink: Callable[[Image], Image],
+    *,
+    buried: Buried = nobody_buried,
+    workers: int = 2,
 ) -> Iterator[Outcome]:
     """Read, check, crop and shrink pictures in background threads, a window ahead; results in the order of `entries`.
 
@@ -162,6 +182,7 @@ def prepare_all(
         entries: what `list_entries` gave; consecutive ones of the same file are read once.
         known: what the gallery holds.
         shrink: RGB image -> RGB image at the encoder's size.
+        buried: says which pictures were erased and must stay away.
         workers: threads.
     """
     groups = (list(group) for _, group in groupby(entries, key=lambda entry: entry.path))
@@ -169,7 +190,7 @@ def prepare_all(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for group in groups:
-            waiting.append(pool.submit(prepare, group, known, shrink))
+            waiting.append(pool.submit(prepare, group, known, shrink, buried))
             if len(waiting) >= WINDOW:
                 yield from waiting.popleft().result()
         while waiting:
@@ -178,7 +199,9 @@ def prepare_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def prepare(entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Image]) -> list[Outcome]:
+def prepare(
+    entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Image], buried: Buried = nobody_buried
+) -> list[Outcome]:
     """One file and the pictures taken from it: one outcome for each entry; never raises for a bad file."""
     name = entries[0].path
     try:
@@ -194,6 +217,9 @@ def prepare(entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Im
             stale = tuple(i for sha256, ids in versions.items() if sha256 != digest for i in ids)
             if digest in versions:
                 outcomes.append(Unchanged(stale))
+                continue
+            if buried(digest, entry.box):
+                outcomes.append(Refused(stale))
                 continue
             if image is None:
                 image = _decode(name, data)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tipr.errors import GalleryCorrupt, GalleryError
+from tipr.gallery.durable import write_json
 from tipr.gallery.stores import STORES, TokenShape
 
-FORMAT = 1
-"""Version of a gallery's folder; another one is refused."""
+FORMAT = 2
+"""Version of a gallery's folder; another one is refused. 2: rows know when they were indexed."""
 NAME = "gallery.json"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`, and `tokens`, [T, W], where
-    image tokens are kept), `created`, `next_id`, and `erasing` while an erasure runs.
+    image tokens are kept), `created` and `next_id`.
 
     Raises:
         GalleryError: there is no gallery, or one of another format.
@@ -53,9 +53,4 @@ def token_shape(settings: dict[str, Any]) -> TokenShape | None:
 
 def write_settings(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings in one step: a reader sees the old ones or the new ones."""
-    draft = path / f".{NAME}.draft"
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path / NAME)
+    write_json(path / NAME, settings)

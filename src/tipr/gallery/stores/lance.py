@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery.stores import Row, Store, TokenShape
+from tipr.gallery.stores import Pieces, Row, Store, TokenShape
 
 TABLE = "people"
 FRAGMENTS = 24
@@ -145,10 +145,32 @@ class LanceStore(Store):
     def maintain(self) -> None:
         """Merge fragments once there are many of them."""
         with self._writing():
-            if len(self._newest().get_fragments()) > FRAGMENTS:
-                self._retry(lambda: self._newest().optimize.compact_files(target_rows_per_fragment=self._piece))
-                self._retry(lambda: self._newest().cleanup_old_versions(older_than=HISTORY))
+            many = len(self._newest().get_fragments()) > FRAGMENTS
+        if many:
+            self.compact()
+        else:
+            self.refresh()
+
+    def compact(self) -> None:
+        """Merge fragments, and drop versions older than `HISTORY`."""
+        start = time.time()
+        with self._writing():
+            self._retry(lambda: self._newest().optimize.compact_files(target_rows_per_fragment=self._piece))
+            self._sync(since=start - 2)  # before the only other copy of the rows goes
+            self._retry(lambda: self._newest().cleanup_old_versions(older_than=HISTORY))
         self.refresh()
+
+    def pieces(self) -> Pieces:
+        """Fragments, versions and hidden rows of the newest version."""
+        with self._reading():
+            newest = self._newest()
+            deleted = newest.stats.dataset_stats()["num_deleted_rows"]
+            return Pieces(len(newest.get_fragments()), len(newest.versions()), int(deleted))
+
+    @property
+    def engine(self) -> str:
+        """Lance and its version."""
+        return f"lance {lance.__version__}"
 
     def _blobs(self, column: str, ids: Sequence[int]) -> list[bytes]:
         """A column of bytes, of these rows alone, in the order asked for."""
@@ -232,6 +254,7 @@ def _schema(dim: int, tokens: TokenShape | None) -> pa.Schema:
             pa.field("tags", pa.string()),
             pa.field("thumbnail", pa.binary(), nullable=False),
             *kept,
+            pa.field("indexed", pa.timestamp("us", tz="UTC"), nullable=False),
         ]
     )
 
@@ -243,6 +266,7 @@ def _batch(rows: Sequence[Row], first_id: int, dim: int, tokens: TokenShape | No
     shapes = {None if row.tokens is None else row.tokens.shape for row in rows}
     if shapes != {tokens}:
         raise ValueError(f"image tokens must be of shape {tokens} in every row, not {shapes}")
+    now = datetime.now(UTC)
     values: dict[str, Any] = {
         "id": pa.array(range(first_id, first_id + len(rows)), pa.int64()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float16()), dim),
@@ -255,6 +279,7 @@ def _batch(rows: Sequence[Row], first_id: int, dim: int, tokens: TokenShape | No
         "height": [row.height for row in rows],
         "identity": [_json(row.identity) for row in rows],
         "tags": [_json(row.tags or None) for row in rows],
+        "indexed": [row.indexed or now for row in rows],
         "thumbnail": [row.thumbnail for row in rows],
         "tokens": [None if row.tokens is None else row.tokens.astype("<f2", copy=False).tobytes() for row in rows],
     }
@@ -267,7 +292,7 @@ def _batch(rows: Sequence[Row], first_id: int, dim: int, tokens: TokenShape | No
 
 
 def _column(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
-    if name == "time":
+    if name in ("time", "indexed"):
         return np.asarray(column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
     if name in ("width", "height"):
         return np.asarray(column.to_numpy(), dtype=np.int64)
