@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from tipr.training.checkpoint import reported
 from tipr.training.run import CONFIG, ENVIRONMENT
 from tipr.training.run_config import RandomSampling
 
+Weights = Literal["best", "last"]
 SCORES = "scores.json"
 FORMAT = 1
 KS = (1, 5, 10)
@@ -229,9 +230,10 @@ class RunScores:
         return made
 
 
-def scores_file(rerank: int | None) -> str:
-    """Name of the file with the scores of a run, evaluated with a second stage over so many pictures, or without."""
-    return SCORES if rerank is None else f"scores-rerank-{rerank}.json"
+def scores_file(rerank: int | None = None, weights: Weights = "best") -> str:
+    """Name of the file with the scores of a run's weights, with a second stage over so many pictures, or without."""
+    parts = ["scores", *(["last"] if weights == "last" else []), *([] if rerank is None else [f"rerank-{rerank}"])]
+    return f"{'-'.join(parts)}.json"
 
 
 def score_run(
@@ -242,9 +244,11 @@ def score_run(
     device: str,
     threads: int | None,
     rerank: int | None = None,
+    weights: Weights = "best",
+    root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunScores:
-    """Evaluate the best weights of a finished run and write `scores_file` into its folder.
+    """Evaluate the weights of a finished run and write `scores_file` into its folder.
 
     Args:
         folder: of the run.
@@ -253,6 +257,8 @@ def score_run(
         device: where the model runs.
         threads: CPU threads; None: torch's choice.
         rerank: pictures of each query that a second stage scores; None: no second stage.
+        weights: "best", by the run's own rule of selection, or "last".
+        root: where the data set lies now; None: where the run had it.
         progress: called with (done, all): first items encoded, then pairs of the second stage.
 
     Raises:
@@ -262,8 +268,8 @@ def score_run(
         TrainingError: the folder cannot be written.
     """
     config = load_config(folder)
-    data = DATASETS[config.data.dataset].load(config.data.root, split, languages)
-    retriever = Retriever.load(folder / "best", device=device, threads=threads)
+    data = DATASETS[config.data.dataset].load(root or config.data.root, split, languages)
+    retriever = Retriever.load(folder / weights, device=device, threads=threads)
     features = encode_split(retriever, data, progress=progress)
     second = None
     if rerank is not None:
@@ -287,7 +293,7 @@ def score_run(
     captions_count, images = int(training["captions"]), int(training["images"])
     facts = RunFacts.of(folder, captions=captions_count, images=images)
     made = RunScores(facts, captions_count, images, split, retriever.fingerprint, found)
-    made.write(folder, scores_file(rerank))
+    made.write(folder, scores_file(rerank, weights))
     return made
 
 
