@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tipr.methods import METHODS
 from tipr.training import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2] / "configs"
+GOLDEN_BI_IRRA = ROOT.parent / "tests" / "data" / "golden_bi_irra" / "expected.json"
 ABLATIONS = sorted(ROOT.rglob("ablation.yaml"))
 FILES = sorted(set(ROOT.rglob("*.yaml")) - set(ABLATIONS))
 
@@ -34,6 +36,30 @@ def test_configuration_is_valid_and_names_no_machine(path: Path) -> None:
     sections = set(yaml.safe_load(text))
     assert {"method", "encoder", "tokenizer", "data", "optimizer", "schedule", "selection"} <= sections
     assert config.selection.split != "test"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bi_irra").glob("*_m.yaml")), ids=lambda path: path.stem)
+def test_bi_irra_is_trained_as_published(path: Path) -> None:
+    config, golden = load(path, RunConfig), json.loads(GOLDEN_BI_IRRA.read_text(encoding="utf-8"))
+    optimizer, schedule, method = config.optimizer, config.schedule, config.method
+    rates = [optimizer.lr, optimizer.lr * schedule.warmup_start, optimizer.lr * schedule.final]
+    assert rates == pytest.approx([golden["schedule"][key] for key in ("lr", "lr_start", "lr_end")])
+    assert (schedule.warmup_epochs, schedule.warmup_inclusive, config.epochs) == (1, True, 10)
+    assert (optimizer.name, optimizer.betas, optimizer.eps, optimizer.weight_decay) == (
+        "adamw",
+        (0.9, 0.98),
+        1e-8,
+        0.02,
+    )
+    assert optimizer.clip_grad_norm is None
+    assert {name: method.weights[name] for name in method.losses} == golden["loss_weights"]
+    long = path.stem.startswith("ufine")
+    assert (config.data.batch_size, config.max_tokens) == ((64, 168) if long else (128, 77))
+    assert (
+        method.itm_negative_group == config.data.batch_size // 4 == method.itc_gradient_scale * config.data.batch_size
+    )
+    assert config.encoder.target_languages == ("zh",)
+    assert config.start_from is not None
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.parent.name)
