@@ -107,7 +107,7 @@ class Data(Section):
         captions_per_image: n captions of every image in a step (any language), drawn anew each epoch. Needs
             `epoch_unit: image`. The image tower, the costly one, then learns from n captions for one pass.
         workers: loader processes beside each training process; 0 makes batches in line.
-        mlm_probability: share of the caption tokens that MLM masks.
+        mlm_probability: share of the caption tokens that IRRA's MLM masks; Bi-IRRA has `method.views`.
         memory_gib: decoded images up to this much are kept in memory; a larger split is read from files each epoch.
     """
 
