@@ -295,6 +295,8 @@ class RunConfig(Section):
         threads: CPU threads of each process; None: torch's choice.
         log_every: steps between two lines of the journal; the only times the device is waited for.
         export_half: store `best/` and `last/` as float16.
+        expected: of a published recipe: language -> metric -> (low, high) in percent on the test split, for whoever
+            runs it again (`tipr reproduce`); nothing in training looks at it.
     """
 
     out: Path
@@ -321,11 +323,23 @@ class RunConfig(Section):
     threads: PositiveInt | None = None
     log_every: PositiveInt = 20
     export_half: bool = False
+    expected: dict[str, dict[Literal["R@1", "R@5", "R@10", "mAP", "mINP"], tuple[float, float]]] = Field(
+        default_factory=dict
+    )
 
     @field_validator("precision", mode="before")
     @classmethod
     def _number(cls, precision: Any) -> Any:
         return str(precision) if precision == 32 else precision  # YAML reads a bare 32 as a number
+
+    @field_validator("expected")
+    @classmethod
+    def _ranges(cls, expected: dict[str, dict[str, tuple[float, float]]]) -> dict[str, dict[str, tuple[float, float]]]:
+        if not set(expected) <= set(LANGUAGES):
+            raise ValueError(f"languages must be some of {', '.join(LANGUAGES)}")
+        if any(not 0 <= low < high <= 100 for ranges in expected.values() for low, high in ranges.values()):
+            raise ValueError("a range must be two rising numbers in [0, 100]")
+        return expected
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
