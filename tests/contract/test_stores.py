@@ -48,9 +48,43 @@ def engine(request: pytest.FixtureRequest) -> type[Store]:
 
 
 def test_every_file_of_the_folder_is_in_the_table() -> None:
-    files = {path.stem for path in Path(str(home.__file__)).parent.glob("*.py")} - {"__init__"}
+    names = {path.stem for path in Path(str(home.__file__)).parent.glob("*.py")}
+    files = names - {"__init__", "exact"}  # the one keeps nothing, it is the copy in memory
     assert files == {engine().__module__.rsplit(".", 1)[1] for engine in STORES.values()}
     assert all(engine().name == name for name, engine in STORES.items())
+
+
+def test_rows_come_piece_by_piece_coded_and_one_by_one(engine: type[Store], tmp_path: Path) -> None:
+    rows = [row(number) for number in range(30)]
+    store = engine.create(tmp_path, DIM)
+    assert list(store.blocks()) == []
+    assert store.coded(["camera"])["camera"].values == []  # type: ignore[union-attr]
+    store.append(rows[:20], 0)
+    store.append(rows[20:], 20)
+    store.erase([3, 21])
+    kept = store.ids()
+    numbers = np.concatenate([ids for ids, _ in store.blocks()])
+    vectors = np.concatenate([block for _, block in store.blocks()])
+    np.testing.assert_array_equal(np.sort(numbers), kept)
+    np.testing.assert_array_equal(vectors[np.argsort(numbers)], store.vectors())
+    assert np.concatenate([ids for ids, _ in store.blocks(after=15)]).tolist() == [16, 17, 18, 19, 20, *range(22, 30)]
+    assert list(store.blocks(after=29)) == []
+    plain, coded = store.columns(COLUMNS), store.coded(COLUMNS)
+    for name in COLUMNS:
+        if name in ("time", "width", "height"):
+            np.testing.assert_array_equal(coded[name], plain[name])
+        else:
+            assert [coded[name][place] for place in range(len(kept))] == plain[name].tolist(), name
+    assert len(coded["camera"].values) == 3  # type: ignore[union-attr]
+    chosen = store.rows([22, 0, 7], [*COLUMNS, "vector"])
+    places = np.searchsorted(kept, [22, 0, 7])
+    for name in COLUMNS:
+        np.testing.assert_array_equal(chosen[name], plain[name][places])
+    np.testing.assert_array_equal(chosen["vector"], store.vectors()[places])
+    assert store.rows([], ["path"])["path"].shape == (0,)
+    for gone in (3, 999, -1):
+        with pytest.raises(KeyError, match=str(gone)):
+            store.rows([0, gone], ["path"])
 
 
 def test_an_empty_store_answers(engine: type[Store], tmp_path: Path) -> None:

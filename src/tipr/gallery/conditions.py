@@ -113,8 +113,9 @@ class NumberIs(Condition):
         return (self.column,)
 
     def mask(self, columns: Columns, count: int) -> NDArray[np.bool_]:
+        values: Any = columns[self.column]
         compare = np.equal if self.sign == "=" else ORDERS[self.sign]
-        return np.asarray(compare(columns[self.column], self.wanted), dtype=np.bool_)
+        return np.asarray(compare(values, self.wanted), dtype=np.bool_)
 
     def __str__(self) -> str:
         return f"{self.column} {self.sign} {self.wanted:g}"

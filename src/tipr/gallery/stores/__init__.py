@@ -6,7 +6,7 @@ A new engine is one file with a `Store` and one line in `STORES`; `tests/contrac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -119,6 +119,18 @@ class Store(ABC):
     @abstractmethod
     def vectors(self) -> NDArray[np.float16]:
         """(N, D) float16, in the order of `ids`."""
+
+    @abstractmethod
+    def blocks(self, after: int = -1) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """Ids (n,) and vectors (n, D) of all rows with a higher id than `after`, piece by piece, in any order."""
+
+    @abstractmethod
+    def coded(self, names: Sequence[str]) -> dict[str, NDArray[Any] | Coded]:
+        """As `columns`, for filtering: what `columns` gives as objects comes as the different values and codes."""
+
+    @abstractmethod
+    def rows(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """As `columns`, of some rows, in the order asked for; KeyError for an id that is not there."""
 
     @abstractmethod
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -20,10 +20,11 @@ from typing import Any, ClassVar, Self
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery.stores import Pieces, Row, Store, TokenShape
+from tipr.gallery.stores import Coded, Pieces, Row, Store, TokenShape
 
 TABLE = "people"
 FRAGMENTS = 24
@@ -34,6 +35,8 @@ BYTES_PER_FRAGMENT = 2**28
 """The same bound for rows with image tokens, which are a hundred times larger."""
 HISTORY = timedelta(minutes=2)
 """Old versions are kept this long by `maintain`, for processes that are reading them."""
+READ_ROWS = 16_384
+"""Rows of vectors that are read at a time."""
 RETRIES = 5
 """Attempts of a maintenance step that met another commit."""
 
@@ -103,6 +106,37 @@ class LanceStore(Store):
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Columns in the order of `ids`."""
         table = self._read(names)
+        return {name: _column(name, table[name]) for name in names}
+
+    def blocks(self, after: int = -1) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """Ids and vectors, as the table's pieces hold them."""
+        chosen = None if after < 0 else f"id > {int(after)}"
+        with self._reading():
+            scanner = self._dataset.scanner(columns=["id", "vector"], filter=chosen, batch_size=READ_ROWS)
+            for batch in scanner.to_batches():
+                ids = np.asarray(batch["id"].to_numpy(), dtype=np.int64)
+                if len(ids):
+                    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+                    yield ids, np.asarray(flat, dtype=np.float16).reshape(len(ids), self._dim)
+
+    def coded(self, names: Sequence[str]) -> dict[str, NDArray[Any] | Coded]:
+        """Columns in the order of `ids`; objects as Arrow's dictionaries."""
+        table = self._read(names)
+        return {name: _coded(name, table[name]) for name in names}
+
+    def rows(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Columns of some rows in the order asked for."""
+        wanted = np.asarray(ids, dtype=np.int64)
+        with self._reading():
+            chosen = f"id IN ({', '.join(map(str, wanted.tolist()))})" if len(wanted) else "false"
+            table = self._dataset.to_table(columns=["id", *names], filter=chosen)
+        found = np.asarray(table["id"].to_numpy(), dtype=np.int64)
+        order = np.argsort(found)
+        places = np.searchsorted(found[order], wanted)
+        for place, one in zip(places.tolist(), wanted.tolist(), strict=True):
+            if place == len(found) or found[order[place]] != one:
+                raise KeyError(one)
+        table = table.take(pa.array(order[places]))
         return {name: _column(name, table[name]) for name in names}
 
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
@@ -292,18 +326,33 @@ def _batch(rows: Sequence[Row], first_id: int, dim: int, tokens: TokenShape | No
 
 
 def _column(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
+    given = _coded(name, column)
+    if not isinstance(given, Coded):
+        return given
+    values = np.empty(len(given.values), dtype=object)
+    for position, value in enumerate(given.values):  # NumPy would take tuples apart
+        values[position] = value
+    return values[given.codes]
+
+
+def _coded(name: str, column: pa.ChunkedArray) -> NDArray[Any] | Coded:
     if name in ("time", "indexed"):
         return np.asarray(column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
     if name in ("width", "height"):
         return np.asarray(column.to_numpy(), dtype=np.int64)
-    values = np.empty(len(column), dtype=object)
-    structured = name in ("box", "identity", "tags")
-    for position, text in enumerate(column.to_pylist()):
-        value = json.loads(text) if structured and text is not None else text
-        if name == "tags" and value is None:
-            value = []
-        values[position] = tuple(value) if isinstance(value, list) else value
-    return values
+    if name == "vector":
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat, dtype=np.float16).reshape(len(column), -1)
+    encoded = pa.compute.dictionary_encode(column.combine_chunks(), null_encoding="encode")
+    values = [_value(name, text) for text in encoded.dictionary.to_pylist()]
+    return Coded(values, np.asarray(encoded.indices.to_numpy(), dtype=np.int32))
+
+
+def _value(name: str, text: str | None) -> Any:
+    value = json.loads(text) if name in ("box", "identity", "tags") and text is not None else text
+    if name == "tags" and value is None:
+        value = []
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _json(value: Any) -> str | None:
