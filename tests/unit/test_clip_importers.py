@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from checkpoint_samples import SAMPLES, clip_tensors
 from safetensors.torch import save_file
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-from checkpoint_samples import SAMPLES, clip_tensors
 
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers import read

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_samples import SAMPLES
 from tokenizers import Tokenizer as Engine
 from tokenizers import models
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-from checkpoint_samples import SAMPLES
 
 from tipr.data.images import CLIP_MEAN, IMAGENET_MEAN
 from tipr.encoders.xlmr_tokenizer import MASK, SPECIAL, XlmrTokenizer

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tipr.analysis.published import PublishedResult, published
 from tipr.analysis.run_scores import METRICS, RunScores, Weights, score_run, scores_file
 from tipr.data.datasets import DATASETS
+from tipr.encoders import ENCODERS
 from tipr.errors import ConfigError, TrainingError
 from tipr.evaluation.bootstrap import Group, PairedDifference, bootstrap_intervals, paired_bootstrap
 from tipr.training import RunConfig, load_config
@@ -129,6 +130,7 @@ def standings(
     root: Path | None = None,
     test_selected: bool = False,
     every: bool = False,
+    rerank: int | None = None,
     device: str = "cpu",
     threads: int | None = None,
     note: Note = lambda text: None,
@@ -141,6 +143,7 @@ def standings(
         root: where the data set lies now; None: where each run had it.
         test_selected: take runs whose epoch was chosen on the test split too; else they are left out, and named.
         every: all published rows of the data set and language, not only those of the same methods.
+        rerank: pictures of each query that a second stage scores, for runs whose model has one; None: no second stage.
         device, threads: for evaluating.
         note: takes one line about what is being evaluated.
 
@@ -159,9 +162,17 @@ def standings(
             left_out.append(f"{folder}: its epoch was chosen on the test split (--test-selected shows it all the same)")
             continue
         for weights, selection in _rules(config):
-            scores = _scores(folder, config, split, weights, root=root, device=device, threads=threads, note=note)
+            second = rerank if ENCODERS[config.encoder.name].can_rerank else None
+            file = scores_file(second, weights)
+            if (folder / file).is_file() and (stored := RunScores.read(folder, file)).split == split:
+                scores = stored
+            else:
+                note(f"evaluating {folder / weights} on {split}")
+                scores = evaluated(
+                    folder, config, split, weights, rerank=second, root=root, device=device, threads=threads
+                )
             groups.setdefault((_identity(config), selection), []).append((config, scores))
-    rows = _rows(groups, split)
+    rows = _rows(groups, split, rerank)
     sections = []
     for dataset, language in _cells(rows):
         ours = tuple(row for row in rows if row.dataset == dataset and language in row.languages)
@@ -192,35 +203,42 @@ def _identity(config: RunConfig) -> str:
     return config.model_dump_json(exclude={*MOVABLE, "seed", "out"})
 
 
-def _scores(
+def evaluated(
     folder: Path,
     config: RunConfig,
     split: str,
     weights: Weights,
     *,
+    rerank: int | None,
     root: Path | None,
     device: str,
     threads: int | None,
-    note: Note,
 ) -> RunScores:
-    """The scores in the folder, or new ones."""
-    file = scores_file(weights=weights)
-    if (folder / file).is_file():
-        scores = RunScores.read(folder, file)
-        if scores.split == split:
-            return scores
+    """New scores of a run, in all languages of its training that the data set has.
+
+    Raises:
+        TrainingError: the run is not finished.
+        DatasetError, WeightsError: it cannot be evaluated.
+    """
     if not (folder / weights).is_dir():
         raise TrainingError(f"{folder} has no {weights}/: it is not finished, or its weights were dropped")
-    note(f"evaluating {folder / weights} on {split}")
-    dataset = DATASETS[config.data.dataset]
-    found = dataset.load(root or config.data.root, split).languages()
+    found = DATASETS[config.data.dataset].load(root or config.data.root, split).languages()
     languages = tuple(code for code in found if code in (config.data.languages or found)) or found
     return score_run(
-        folder, split=split, languages=languages, device=device, threads=threads, weights=weights, root=root
+        folder,
+        split=split,
+        languages=languages,
+        device=device,
+        threads=threads,
+        rerank=rerank,
+        weights=weights,
+        root=root,
     )
 
 
-def _rows(groups: Mapping[tuple[str, str], Sequence[tuple[RunConfig, RunScores]]], split: str) -> list[Standing]:
+def _rows(
+    groups: Mapping[tuple[str, str], Sequence[tuple[RunConfig, RunScores]]], split: str, rerank: int | None
+) -> list[Standing]:
     rows = []
     methods = [runs[0][0].method.name for runs in groups.values()]
     for (_, selection), runs in groups.items():
@@ -231,6 +249,8 @@ def _rows(groups: Mapping[tuple[str, str], Sequence[tuple[RunConfig, RunScores]]
         _check_siblings(ordered)
         alone = methods.count(config.method.name) == len(_rules(config))
         label = config.method.name if alone else f"{config.method.name}, {_place(config.out)}"
+        if rerank is not None and ENCODERS[config.encoder.name].can_rerank:
+            label += f", reranked {rerank}"
         rows.append(
             Standing(label, config.method.name, DATASETS[config.data.dataset].facts.title, split, selection, ordered)
         )

@@ -35,6 +35,7 @@ COMMANDS = {
     "train": "Train a model from one configuration file.",
     "evaluate": "Score a model on a split: R@k, mAP, mINP per language.",
     "ablate": "Train the settings of an ablation with several seeds, and compare them.",
+    "reproduce": "Run a published recipe from the data check to the comparison.",
     "compare": "Put runs beside published figures, and beside each other.",
     "analyse": "Look into a run: how true the relations were that it took for granted.",
     "translate": "Put the captions of a data set into other languages.",

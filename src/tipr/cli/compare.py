@@ -20,6 +20,12 @@ FORMATS = {".md": "markdown", ".tex": "latex", ".html": "html", ".json": "json"}
 @click.option("--split", default="test", show_default=True, help="Split to score on.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="ROOT", help="Where the data set lies now.")
 @click.option("--test-selected", is_flag=True, help="Take runs whose epoch was chosen on the test split too.")
+@click.option(
+    "--rerank",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Score the K best images of a query again, where possible.",
+)
 @click.option("--all", "every", is_flag=True, help="All published methods, not only those of the runs.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write .md, .tex, .html or .json."
@@ -31,6 +37,7 @@ def command(
     split: str,
     data: Path | None,
     test_selected: bool,
+    rerank: int | None,
     every: bool,
     out: Path | None,
     device: str,
@@ -58,6 +65,7 @@ def command(
         root=data,
         test_selected=test_selected,
         every=every,
+        rerank=rerank,
         device=device,
         threads=threads,
         note=note,
