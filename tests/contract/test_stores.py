@@ -214,21 +214,31 @@ def test_no_byte_of_an_erased_row_stays(engine: type[Store], tmp_path: Path, com
     assert len(engine.open(tmp_path, DIM).ids()) == 0
 
 
-def test_damage_is_named_in_one_line_and_never_gives_wrong_rows(engine: type[Store], tmp_path: Path) -> None:
+def test_damage_is_named_in_one_line_and_never_gives_wrong_rows(
+    engine: type[Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = engine.create(tmp_path, DIM)
     store.append([row(number) for number in range(5)], 0)
     expected = store.vectors()
-    messages = []
+    messages, steps_back = [], 0
     for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
         whole = path.read_bytes()
         for size in (0, len(whole) // 2):
             path.write_bytes(whole[:size])
+            caplog.clear()
             try:
-                np.testing.assert_array_equal(engine.open(tmp_path, DIM).vectors(), expected)  # a file of its history
+                found = engine.open(tmp_path, DIM).vectors()
             except GalleryCorrupt as error:
                 messages.append(str(error))
+                continue
+            if caplog.messages:  # the newest version cannot be read: the one before is served, and loudly
+                assert "going back to version" in caplog.text
+                assert len(found) == 0
+                steps_back += 1
+            else:
+                np.testing.assert_array_equal(found, expected)  # a file of its history
         path.write_bytes(whole)
-    assert len(messages) >= 4  # the rows themselves, and what lists them
+    assert (len(messages), steps_back) == (2, 2)  # the rows themselves, and what lists them
     for message in messages:
         assert re.fullmatch(r"gallery [^\n]* is damaged: [^\n/]*", message), message
     assert len(engine.open(tmp_path, DIM).ids()) == 5

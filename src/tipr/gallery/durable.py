@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tipr.errors import GalleryCorrupt, GalleryError
+from tipr.gallery import digests
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
@@ -27,6 +28,7 @@ def write_text(path: Path, text: str) -> None:
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
+        digests.note(path.parent, {path.name: digests.digest_of_bytes(text.encode("utf-8"))})
         with draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -52,7 +54,12 @@ def read_json(path: Path) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Take a file away, for good when this returns; nothing happens when it is not there."""
+    """Take a file away, for good when this returns; nothing happens when it is not there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    digests.note(path.parent, {path.name: None})
     path.unlink(missing_ok=True)
     sync_folder(path.parent)
 

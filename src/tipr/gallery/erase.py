@@ -25,9 +25,9 @@ from tipr.gallery.stores import Store
 from tipr.gallery.tombstones import Tombstones
 
 CERTIFICATES = "certificates.jsonl"
-DERIVED = ("reports", "cache")
-"""Folders below a gallery with what can be made again from its rows. An erasure empties them: a page of pictures does
-not tell whom it shows."""
+DERIVED = ("reports", "cache", "set_aside")
+"""Folders below a gallery with what can be made again from its rows, and with files that nobody can read. An erasure
+empties them: neither a page of pictures nor a damaged file tells whom it shows."""
 REASONS = ("identity", "like", "where", "retention", "remove", "replaced")
 """How the rows of an erasure were chosen; the last two leave no tombstone and no certificate."""
 

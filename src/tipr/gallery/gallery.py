@@ -2,6 +2,8 @@
 
 GALLERY/gallery.json         format, store, model (path, fingerprint, width of a vector), time of creation
 GALLERY/people.lance/        the rows
+GALLERY/digests.jsonl        by which damaged files are told
+GALLERY/set_aside/           files that cannot be read; nothing is deleted because it looks damaged
 GALLERY/.lock                held by the one process that writes; readers never wait
 GALLERY/erased.json          marks of erased pictures, which keep them from coming back
 GALLERY/holds.json           rows that must not be erased, with reason and end
@@ -18,12 +20,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryError, WeightsError
+from tipr.gallery.durable import sync_folder
 from tipr.gallery.erase import ids_of
 from tipr.gallery.filling import Filling, Progress
 from tipr.gallery.filters import Filters, Moment
@@ -36,7 +39,7 @@ from tipr.gallery.reranking import PicturesAgain, match
 from tipr.gallery.search import GROUPS, Hit, Matched, group_values, hits, rank, scores, shortlist, whole_pictures
 from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
-from tipr.gallery.stores import COLUMNS, STORES, Pieces, Store
+from tipr.gallery.stores import COLUMNS, STORES, Durability, Pieces, Store
 from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.writer import Writer
 
@@ -64,6 +67,7 @@ class Gallery:
         model: Path | str | Retriever = "demo",
         *,
         store_tokens: bool = False,
+        durability: Durability = "power",
         device: str = "cpu",
         threads: int | None = None,
     ) -> Gallery:
@@ -74,15 +78,19 @@ class Gallery:
             model: "demo", a model folder, a run folder, or a loaded retriever that came from one.
             store_tokens: keep the image tokens of every picture, `token_bytes` each, so that reranking need not encode
                 its shortlist again.
+            durability: what an acknowledged commit survives: "process", the death of the process; "power", a power cut
+                too, which takes some milliseconds more for each commit.
             device: where the model runs.
             threads: CPU threads for the model.
 
         Raises:
             GalleryError: the folder is in use, or cannot be written.
             WeightsError: the model cannot be loaded.
-            ConfigError: tokens are to be kept for a model that cannot rerank.
+            ConfigError: tokens are to be kept for a model that cannot rerank, or an unknown durability.
         """
         path = Path(path)
+        if durability not in get_args(Durability):
+            raise ConfigError(f"unknown durability {durability!r}; known: {', '.join(get_args(Durability))}")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             what = "is a gallery already: use `index add`" if (path / SETTINGS).is_file() else "is in use"
             raise GalleryError(f"{path} {what}; a new gallery needs a new or empty folder")
@@ -99,15 +107,17 @@ class Gallery:
             },
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "next_id": 0,
+            "durability": durability,
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent))
             try:
                 draft.chmod(0o755)
-                STORES["lance"]().create(draft, retriever.embed_dim, shape)
+                STORES["lance"]().create(draft, retriever.embed_dim, shape, durability=durability)
                 write_settings(draft, settings)
                 draft.rename(path)
+                sync_folder(path.parent)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
@@ -139,7 +149,10 @@ class Gallery:
         """
         path = Path(path)
         settings = read_settings(path)
-        store = STORES[settings["store"]]().open(path, settings["model"]["dim"], token_shape(settings))
+        durability = settings.get("durability", "power")
+        store = STORES[settings["store"]]().open(
+            path, settings["model"]["dim"], token_shape(settings), durability=durability
+        )
 
         def load() -> Retriever:
             if model is not None and not isinstance(model, Path | str):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tipr.errors import GalleryCorrupt, GalleryError
 from tipr.gallery.durable import write_json
-from tipr.gallery.stores import STORES, TokenShape
+from tipr.gallery.stores import STORES, Durability, TokenShape
 
 FORMAT = 2
 """Version of a gallery's folder; another one is refused. 2: rows know when they were indexed."""
@@ -17,7 +17,7 @@ NAME = "gallery.json"
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a gallery: `format`, `store`, `model` (`path`, `fingerprint`, `dim`, and `tokens`, [T, W], where
-    image tokens are kept), `created` and `next_id`.
+    image tokens are kept), `created`, `next_id`, and `durability`, "power" where it is missing.
 
     Raises:
         GalleryError: there is no gallery, or one of another format.
@@ -34,6 +34,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         valid = valid and isinstance(model["fingerprint"], str) and isinstance(settings["next_id"], int)
         valid = valid and isinstance(model["dim"], int) and model["dim"] > 0 and isinstance(model["path"], str | None)
         sizes = model.get("tokens", [1, 1])
+        valid = valid and settings.get("durability", "power") in get_args(Durability)
         valid = valid and len(sizes) == 2 and all(isinstance(size, int) and size > 0 for size in sizes)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise GalleryCorrupt(path, f"{NAME} cannot be read ({type(error).__name__})") from None

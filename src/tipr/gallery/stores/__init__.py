@@ -6,11 +6,11 @@ A new engine is one file with a `Store` and one line in `STORES`; `tests/contrac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ Box = tuple[float, float, float, float]
 
 TokenShape = tuple[int, int]
 """(T, W): image tokens of one row, and their width."""
+
+Durability = Literal["process", "power"]
+"""What an acknowledged commit survives: the death of the process, or a power cut too (the files are synced first)."""
 
 COLUMNS = ("path", "sha256", "camera", "time", "box", "width", "height", "identity", "tags")
 """What is known of a row besides its id, vector and thumbnail."""
@@ -96,12 +99,16 @@ class Store(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
+    def create(
+        cls, folder: Path, dim: int, tokens: TokenShape | None = None, *, durability: Durability = "power"
+    ) -> Self:
         """A new empty store of `dim`-wide vectors below an existing folder; with image tokens of one shape, or none."""
 
     @classmethod
     @abstractmethod
-    def open(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
+    def open(
+        cls, folder: Path, dim: int, tokens: TokenShape | None = None, *, durability: Durability = "power"
+    ) -> Self:
         """The store below `folder`, at its newest version; `dim` and `tokens` as it was created."""
 
     @abstractmethod
@@ -167,6 +174,15 @@ class Store(ABC):
     @abstractmethod
     def pieces(self) -> Pieces:
         """What the rows lie in, at the newest version."""
+
+    @abstractmethod
+    def files(self) -> dict[str, int]:
+        """The files that the newest version needs, relative to the gallery, each with the rows that are lost without
+        it."""
+
+    @abstractmethod
+    def let_go(self, files: Collection[str]) -> None:
+        """Hide the rows that need these files, in one commit; no file is deleted. The caller is the only writer."""
 
     @property
     @abstractmethod

@@ -1,17 +1,16 @@
 """Rows in one Lance table: vector, metadata, thumbnail and tokens of a row together, so that one commit covers all.
 
-Tables are made and filled through `lancedb`. Reading and erasing go through `lance` (pylance), the library inside it,
-pinned to the same release: it opens a table in a fifth of the time, which is what a one-shot search waits for, and
-it alone can remove the bytes of deleted rows.
+Tables are made through `lancedb`. All else goes through `lance` (pylance), the library inside it, pinned to the same
+release: it opens a table in a fifth of the time, which is what a one-shot search waits for; it alone can remove the
+bytes of deleted rows; and it alone lets new files reach the disk before the commit that names them (`TableFiles`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,10 +20,12 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from lance.optimize import Compaction
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery.stores import Coded, Pieces, Row, Store, TokenShape
+from tipr.gallery.stores import Coded, Durability, Pieces, Row, Store, TokenShape
+from tipr.gallery.table_files import TableFiles, files_of, unreadable
 
 TABLE = "people"
 FRAGMENTS = 24
@@ -46,48 +47,54 @@ class LanceStore(Store):
 
     name: ClassVar[str] = "lance"
 
-    def __init__(self, folder: Path, dim: int, tokens: TokenShape | None) -> None:
+    def __init__(self, folder: Path, dim: int, tokens: TokenShape | None, durability: Durability) -> None:
         self._folder = folder
         self._dim = dim
         self._tokens = tokens
         self._place = folder / f"{TABLE}.lance"
         self._piece = ROWS_PER_FRAGMENT if tokens is None else min(ROWS_PER_FRAGMENT, _rows_of(tokens))
+        self._files = TableFiles(folder, self._place, power=durability == "power")
         with self._reading():
-            self._dataset = lance.dataset(str(self._place))
+            self._dataset = self._files.newest()
             if self._dataset.schema != _schema(dim, tokens):
                 raise GalleryCorrupt(folder, "its table has other columns than a gallery's")
 
     @classmethod
-    def create(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
+    def create(
+        cls, folder: Path, dim: int, tokens: TokenShape | None = None, *, durability: Durability = "power"
+    ) -> Self:
         """A new empty table."""
         import lancedb
 
         lancedb.connect(str(folder)).create_table(TABLE, schema=_schema(dim, tokens))
-        return cls(folder, dim, tokens)
+        store = cls(folder, dim, tokens, durability)
+        with store._writing():
+            store._files.record()
+        return store
 
     @classmethod
-    def open(cls, folder: Path, dim: int, tokens: TokenShape | None = None) -> Self:
+    def open(
+        cls, folder: Path, dim: int, tokens: TokenShape | None = None, *, durability: Durability = "power"
+    ) -> Self:
         """The table at its newest version."""
         if not (folder / f"{TABLE}.lance").is_dir():
             raise GalleryCorrupt(folder, f"its table {TABLE}.lance is missing")
-        return cls(folder, dim, tokens)
+        return cls(folder, dim, tokens, durability)
 
     def refresh(self) -> int:
         """Step to the newest version."""
         with self._reading():
-            self._dataset = lance.dataset(str(self._place))
+            self._dataset = self._files.newest()
             version: int = self._dataset.version
         return version
 
     def append(self, rows: Sequence[Row], first_id: int) -> None:
-        """One commit; on disk, not only in the system's cache, when this returns."""
-        import lancedb
-
-        start = time.time()
+        """One commit."""
         with self._writing():
-            table = lancedb.connect(str(self._folder)).open_table(TABLE)
-            table.add(_batch(rows, first_id, self._dim, self._tokens))
-            self._sync(since=start - 2)
+            batch = _batch(rows, first_id, self._dim, self._tokens)
+            newest = self._files.newest()
+            pieces = lance.fragment.write_fragments(batch, newest, mode="append")
+            self._commit(newest, lance.LanceOperation.Append(pieces))
         self.refresh()
 
     def ids(self) -> NDArray[np.int64]:
@@ -154,32 +161,29 @@ class LanceStore(Store):
         return np.frombuffer(b"".join(blobs), dtype="<f2").astype(np.float16, copy=False).reshape(-1, *self._tokens)
 
     def erase(self, ids: Sequence[int]) -> None:
-        """Delete by id alone (the predicate is written into the table's history), then purge."""
+        """Hide by id alone (the predicate is written into the table's history), then purge."""
         if not ids:
             return
-        wanted = ", ".join(str(int(i)) for i in ids)
+        wanted = f"id IN ({', '.join(str(int(i)) for i in ids)})"
         with self._writing():
-            self._retry(lambda: self._newest().delete(f"id IN ({wanted})"))
+            self._retry(lambda: self._hide(wanted))
         self.purge()
 
     def purge(self) -> None:
         """Rewrite the files that held deleted rows, then drop every older version and whatever no version names."""
-        start = time.time()
         with self._writing():
-            self._retry(
-                lambda: self._newest().optimize.compact_files(
-                    target_rows_per_fragment=self._piece, materialize_deletions_threshold=0.0
-                )
-            )
+            self._retry(lambda: self._merge(materialize_deletions_threshold=0.0))
             # the caller holds the gallery's lock, so no other writer has files that are not yet committed
-            self._retry(lambda: self._newest().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True))
-            self._sync(since=start - 2)
+            self._retry(
+                lambda: self._files.newest().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+            )
+            self._files.record(gone=True)
         self.refresh()
 
     def maintain(self) -> None:
         """Merge fragments once there are many of them."""
         with self._writing():
-            many = len(self._newest().get_fragments()) > FRAGMENTS
+            many = len(self._files.newest().get_fragments()) > FRAGMENTS
         if many:
             self.compact()
         else:
@@ -187,19 +191,36 @@ class LanceStore(Store):
 
     def compact(self) -> None:
         """Merge fragments, and drop versions older than `HISTORY`."""
-        start = time.time()
         with self._writing():
-            self._retry(lambda: self._newest().optimize.compact_files(target_rows_per_fragment=self._piece))
-            self._sync(since=start - 2)  # before the only other copy of the rows goes
-            self._retry(lambda: self._newest().cleanup_old_versions(older_than=HISTORY))
+            self._retry(self._merge)
+            self._retry(lambda: self._files.newest().cleanup_old_versions(older_than=HISTORY))
+            self._files.record(gone=True)
         self.refresh()
 
     def pieces(self) -> Pieces:
         """Fragments, versions and hidden rows of the newest version."""
         with self._reading():
-            newest = self._newest()
+            newest = self._files.newest()
             deleted = newest.stats.dataset_stats()["num_deleted_rows"]
-            return Pieces(len(newest.get_fragments()), len(newest.versions()), int(deleted))
+            return Pieces(len(newest.get_fragments()), len(self._files.versions()), int(deleted))
+
+    def files(self) -> dict[str, int]:
+        """The files of the newest version, and how many rows are lost with each; a manifest counts for none."""
+        with self._reading():
+            newest = self._files.newest()
+            rows = {piece.fragment_id: int(piece.count_rows()) for piece in newest.get_fragments()}
+            needed = files_of(newest, self._folder, self._place)
+            return {name: 0 if piece is None else rows[piece] for name, piece in needed.items()}
+
+    def let_go(self, files: Collection[str]) -> None:
+        """One commit without the pieces that need these files; no file is touched."""
+        with self._writing():
+            newest = self._files.newest()
+            needed = files_of(newest, self._folder, self._place)
+            going = sorted({piece for name in files if (piece := needed.get(name)) is not None})
+            if going:
+                self._commit(newest, lance.LanceOperation.Delete([], going, "damaged pieces"))
+        self.refresh()
 
     @property
     def engine(self) -> str:
@@ -216,8 +237,32 @@ class LanceStore(Store):
         found = dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
         return [found[int(i)] for i in ids]
 
-    def _newest(self) -> Any:
-        return lance.dataset(str(self._place))
+    def _commit(self, newest: Any, operation: Any) -> None:
+        """Make a new version of files that are written already: they are on disk before a manifest names them."""
+        self._files.secure()
+        lance.LanceDataset.commit(newest, operation, read_version=newest.version)
+        self._files.record()
+
+    def _hide(self, wanted: str) -> None:
+        newest = self._files.newest()
+        changed, emptied = [], []
+        for piece in newest.get_fragments():
+            left = piece.delete(wanted)  # writes a file of hidden rows; nothing is visible yet
+            if left is None:
+                emptied.append(piece.fragment_id)
+            elif _hidden(left) > _hidden(piece.metadata):
+                changed.append(left)
+        if changed or emptied:
+            self._commit(newest, lance.LanceOperation.Delete(changed, emptied, wanted))
+
+    def _merge(self, **options: float) -> None:
+        newest = self._files.newest()
+        plan = Compaction.plan(newest, {"target_rows_per_fragment": self._piece, **options})
+        merged = [task.execute(newest) for task in plan.tasks]
+        if merged:
+            self._files.secure()
+            Compaction.commit(newest, merged)
+            self._files.record()  # before the only other copy of the rows goes
 
     def _read(self, names: Sequence[str]) -> pa.Table:
         with self._reading():
@@ -237,38 +282,32 @@ class LanceStore(Store):
                     raise
                 time.sleep(0.1 * 2**attempt)
 
-    def _sync(self, since: float) -> None:
-        """Force new files and their folders to disk: Lance itself never does."""
-        for folder, _, names in os.walk(self._place):
-            for path in [os.path.join(folder, name) for name in names] + [folder]:
-                if path == folder or os.stat(path).st_mtime >= since:
-                    handle = os.open(path, os.O_RDONLY)
-                    try:
-                        os.fsync(handle)
-                    finally:
-                        os.close(handle)
-
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-            raise GalleryCorrupt(self._folder, _line(error)) from None
         except BaseException as error:
-            if type(error).__name__ == "PanicException":  # how the Rust side reports some damaged files
-                raise GalleryCorrupt(self._folder, _line(error)) from None
-            raise
+            if not unreadable(error):
+                raise
+            raise GalleryCorrupt(self._folder, _line(error)) from None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
+            self._files.settle()
             yield
-        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+        except BaseException as error:
+            if not unreadable(error):
+                raise
             raise GalleryError(f"cannot write to gallery {self._folder}: {_line(error)}") from None
 
 
 def _rows_of(tokens: TokenShape) -> int:
     return max(1, BYTES_PER_FRAGMENT // (2 * tokens[0] * tokens[1]))
+
+
+def _hidden(piece: Any) -> int:
+    return 0 if piece.deletion_file is None else int(piece.deletion_file.num_deleted_rows)
 
 
 def _schema(dim: int, tokens: TokenShape | None) -> pa.Schema:
