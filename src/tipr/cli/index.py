@@ -1,4 +1,4 @@
-"""`tipr index create|add|info|remove`: make, fill, inspect and trim a gallery."""
+"""`tipr index create|add|info|remove|compact`: make, fill, inspect and trim a gallery."""
 
 from __future__ import annotations
 
@@ -153,9 +153,11 @@ def info(gallery: Path, quiet: bool, as_json: bool) -> int:
             else []
         ),
         ["made", output.safe(facts.created)],
-        ["on disk", f"{facts.bytes / 1e6:,.1f} MB, version {facts.version}"],
+        ["on disk", f"{facts.bytes / 1e6:,.1f} MB in {_pieces(facts.fragments, facts.versions)}"],
+        *([["on hold", f"{facts.held:,} of the pictures; `tipr hold` lists the holds"]] if facts.held else []),
+        *([["erased", f"{facts.tombstones:,} marks keep erased pictures away"]] if facts.tombstones else []),
         *(
-            [["erasure", "one was stopped half-way; the next `index add` or `index remove` finishes it"]]
+            [["erasure", "one was stopped half-way; the next command that writes completes it"]]
             if facts.erasing
             else []
         ),
@@ -174,7 +176,8 @@ def info(gallery: Path, quiet: bool, as_json: bool) -> int:
 def remove(gallery: Path, paths: tuple[str, ...], ids: tuple[int, ...], quiet: bool, as_json: bool) -> int:
     """Erase the pictures made from the files PATHS, or rows by --id, from GALLERY.
 
-    No byte of them stays in the gallery's files; the picture files themselves are not touched.
+    No byte of them stays in the gallery's files; the picture files themselves are not touched. They can be added again,
+    unlike what `tipr erase` takes.
     """
     from tipr.cli import output
     from tipr.gallery import Gallery
@@ -187,6 +190,32 @@ def remove(gallery: Path, paths: tuple[str, ...], ids: tuple[int, ...], quiet: b
     else:
         output.show(f"removed {removed:,} of the gallery's pictures")
     return DONE
+
+
+@command.command()
+@folder
+@options.quiet
+@options.json
+def compact(gallery: Path, quiet: bool, as_json: bool) -> int:
+    """Merge the small pieces that many additions leave in GALLERY, and drop old versions.
+
+    `index add` does so by itself once there are many. Readers go on meanwhile; versions of the last two minutes stay
+    for them.
+    """
+    from tipr.cli import output
+    from tipr.gallery import Gallery
+
+    before, after = Gallery.open(gallery).compact()
+    if as_json:
+        output.show(output.json_text({"gallery": str(gallery), "before": asdict(before), "after": asdict(after)}))
+    else:
+        pieces = [_pieces(state.fragments, state.versions) for state in (before, after)]
+        output.show(f"{output.safe(gallery)}: {pieces[0]}; now {pieces[1]}")
+    return DONE
+
+
+def _pieces(fragments: int, versions: int) -> str:
+    return f"{fragments:,} fragment{'' if fragments == 1 else 's'}, {versions:,} version{'' if versions == 1 else 's'}"
 
 
 def _fill(
@@ -240,6 +269,7 @@ def _tell(done: IngestReport, gallery: Gallery) -> None:
     parts = [f"added {done.added:,}", f"already there {done.unchanged:,}"]
     parts += [f"replaced {done.replaced:,}"] if done.replaced else []
     parts += [f"skipped {len(done.skipped):,}"] if done.skipped else []
+    parts += [f"kept out {done.refused:,} that were erased before"] if done.refused else []
     output.show(f"{output.safe(gallery.path)}: {', '.join(parts)}; {len(gallery):,} pictures in all")
     for item in done.skipped:
         output.show(f"  skipped {output.safe(item.path)}: {output.safe(item.reason)}; {output.safe(item.hint)}")

@@ -233,13 +233,16 @@ def ids_of(rows: Sequence[int | Path | str], reader: Reader, folder: Path) -> li
     """
     ids = reader.ids()
     known = frozenset(ids.tolist())
-    paths = reader.columns(("path",))["path"] if any(not isinstance(row, int) for row in rows) else None
+    files = {os.path.realpath(row) for row in rows if not isinstance(row, int)}
+    paths = reader.columns(("path",))["path"] if files else ()
+    of_file: dict[str, list[int]] = {}
+    for number, path in zip(ids.tolist(), paths, strict=False):
+        if path in files:
+            of_file.setdefault(path, []).append(number)
     wanted: set[int] = set()
     for row in rows:
-        if isinstance(row, int):
-            found = [row] if row in known else []
-        else:
-            found = [] if paths is None else ids[paths == os.path.realpath(row)].tolist()
+        one = [row] if isinstance(row, int) and row in known else []
+        found = one if isinstance(row, int) else of_file.get(os.path.realpath(row), [])
         if not found:
             what = f"row {row}" if isinstance(row, int) else str(row)
             raise GalleryError(f"{what} is not in gallery {folder}: nothing was removed")

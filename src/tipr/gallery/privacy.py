@@ -41,7 +41,7 @@ class Privacy:
         *,
         identity: int | str | None = None,
         like: Path | str | None = None,
-        where: Filters | None = None,
+        where: Filters | str | None = None,
         at_least: float | None = None,
         top: int = TOP,
     ) -> Candidates:
@@ -50,7 +50,7 @@ class Privacy:
         Args:
             identity: rows that are known to show this person.
             like: rows of this picture's file, and rows that look like it: a similar appearance, not an identification.
-            where: rows that pass these filters.
+            where: rows that pass these filters, or this expression of `tipr.gallery.where`.
             at_least: least similarity with `like`; by default the one from which a row stands out in this gallery.
             top: how many rows that look like `like` at most.
 
@@ -67,7 +67,8 @@ class Privacy:
             return self._like(like, at_least, top)
         holds = self.holds()
         if where is not None:
-            return self._reader.consistently(lambda: selection.by_filters(self._reader, holds, where))
+            filters = Filters.of(where=where) if isinstance(where, str) else where
+            return self._reader.consistently(lambda: selection.by_filters(self._reader, holds, filters))
         assert identity is not None
         return self._reader.consistently(lambda: selection.by_identity(self._reader, holds, identity))
 

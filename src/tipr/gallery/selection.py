@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.bands import band_limits
+from tipr.gallery.conditions import matching
 from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold
 from tipr.gallery.info import utc
@@ -89,8 +90,8 @@ class Candidates:
 def by_identity(reader: Reader, holds: Sequence[Hold], identity: int | str) -> Candidates:
     """The rows of one person, where identities are known; 7 and "7" are the same."""
     known = reader.columns(("identity",))["identity"]
-    places = [place for place, value in enumerate(known) if value is not None and str(value) == str(identity)]
-    return _candidates("identity", reader, holds, np.array(places, dtype=np.int64))
+    shown = matching(known, lambda value: value is not None and str(value) == str(identity))
+    return _candidates("identity", reader, holds, np.flatnonzero(shown))
 
 
 def by_filters(reader: Reader, holds: Sequence[Hold], filters: Filters) -> Candidates:
@@ -117,7 +118,7 @@ def by_picture(
         at_least: least similarity; by default the one from which a row stands out in this gallery.
         top: how many rows at most, besides those of the same file.
     """
-    same = np.fromiter((digest == sha256 for digest in reader.columns(("sha256",))["sha256"]), np.bool_, len(found))
+    same = matching(reader.columns(("sha256",))["sha256"], lambda digest: digest == sha256)
     if at_least is None:
         limits = band_limits(found)
         at_least = limits.stands_out if limits.stands_out > limits.similar else np.inf

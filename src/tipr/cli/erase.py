@@ -1,0 +1,69 @@
+"""`tipr erase`: remove a person from a gallery, for good and with a certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tipr.cli import options, review
+
+
+@click.command()
+@click.argument("gallery", type=click.Path(path_type=Path))
+@click.option("--identity", metavar="ID", help="The pictures that are known to show this person.")
+@click.option("--like", metavar="IMAGE", help="The pictures of this file, and those that look like it.")
+@review.where
+@click.option("--at-least", type=float, metavar="S", help="Least similarity with IMAGE; what stands out by default.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="Look-alikes at most."
+)
+@click.option("--except", "others", multiple=True, type=int, metavar="N", help="Leave the picture with this number.")
+@review.careful
+@click.option("--model", metavar="PATH", help="Where the gallery's model lies now, when it was moved.")
+@options.common
+def command(
+    gallery: Path,
+    *,
+    identity: str | None,
+    like: str | None,
+    where: str | None,
+    at_least: float | None,
+    top: int,
+    others: tuple[int, ...],
+    dry_run: bool,
+    reviews: tuple[Path, ...],
+    yes: bool,
+    model: str | None,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Erase a person from GALLERY: rows, vectors, thumbnails, tokens, and what was made from them below its folder.
+
+    The same files cannot be added again. Pictures on a legal hold are left, and the exit code is 3. An erasure that is
+    killed is completed by the next command that writes. The picture files themselves are not touched.
+    """
+    if sum((identity is not None, like is not None, where is not None)) != 1:
+        raise click.UsageError("name exactly one of --identity ID, --like IMAGE and --where EXPRESSION")
+    review.check_reviews(reviews)
+    from tipr.gallery import Gallery
+    from tipr.gallery.filters import Filters
+
+    filters = None if where is None else Filters.of(where=where)
+    opened = Gallery.open(gallery, model=model, device=device, threads=threads)
+    finished = None if dry_run else opened.privacy.finish()
+    chosen = opened.privacy.find(identity=identity, like=like, where=filters, at_least=at_least, top=top)
+    chosen = chosen.without(others)
+    question = where or (f"identity {identity}" if identity is not None else f"like {like}")
+    if not len(chosen) and finished is None:
+        raise click.ClickException(f"{question}: no picture of gallery {gallery}; nothing was erased")
+    certificates = [] if finished is None else [finished]
+    if len(chosen):
+        review.look(opened, chosen, question, reviews, quiet=quiet)
+        if not dry_run:
+            if not review.confirmed(chosen, yes=yes):
+                raise click.Abort
+            certificates += review.erase(opened, chosen)
+    return review.conclude(opened, question, chosen, certificates, dry_run=dry_run, quiet=quiet, as_json=as_json)

@@ -1,0 +1,271 @@
+"""Erased people: no byte of them in a file, none in an answer, none by adding them again, whatever is killed when."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_people import MarkedModel, Planted, found, plant
+
+from tipr.cli import main
+from tipr.gallery import Gallery
+from tipr.gallery.erase import read_certificates
+from tipr.gallery.info import PENDING
+
+
+def run(*arguments: Any) -> int:
+    """Run a command in this process; its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    code = stop.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return plant(tmp_path_factory.mktemp("crowd"), 100)
+
+
+def copied(planted: Planted, place: Path) -> Planted:
+    shutil.copytree(planted.path, place)
+    return Planted(place, planted.folder, planted.ids, planted.marks)
+
+
+def test_half_of_a_hundred_people_are_erased_to_the_last_byte(crowd: Planted, tmp_path: Path) -> None:
+    planted = copied(crowd, tmp_path / "g")
+    people = sorted(planted.marks)
+    assert found(planted, people) == {name: len(planted.marks[name]) for name in people}, "the marks can be found"
+    going, staying = people[::2], people[1::2]
+    reader = planted.open()  # another process that has everything in memory
+    assert len(reader.search("anyone", k=500)) == 200
+    gallery = planted.open()
+    for name in going[:5]:
+        assert gallery.privacy.erase(gallery.privacy.find(identity=name)) is not None
+    others = gallery.privacy.find(where="identity in ({})".format(", ".join(going[5:])))
+    assert gallery.privacy.erase(others) is not None
+    assert sum(found(planted, going).values()) == 0
+    assert not (planted.path / "reports").exists()
+    assert not (planted.path / PENDING).exists()
+    kept_by_row = len(planted.marks[staying[0]]) - 1  # all but the one of the page in reports/
+    assert set(found(planted, staying).values()) == {kept_by_row}
+
+    gone = {row for name in going for row in planted.ids[name]}
+    for place in (reader, gallery, planted.open()):
+        hits = place.search("anyone", k=500)
+        assert len(hits) == 100
+        assert not gone & {hit.id for hit in hits}
+        assert {hit.metadata["identity"] for hit in hits} == set(staying)
+
+    again = planted.open()
+    elsewhere = tmp_path / "elsewhere"  # the same files under other names
+    shutil.copytree(planted.folder / going[0], elsewhere)
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.setattr("tipr.gallery.model.reranker_of", lambda retriever: retriever)
+        listed = again.add(manifest=planted.folder / "people.jsonl")
+        walked = again.add([planted.folder], recursive=True)
+        moved = again.add([elsewhere])
+    assert (listed.added, listed.unchanged, listed.refused) == (0, 100, 100)
+    assert (walked.added, walked.unchanged, walked.refused) == (0, 100, 100)
+    assert (moved.added, moved.refused) == (0, 2)
+    assert sum(found(planted, going).values()) == 0
+    certificates = planted.open().privacy.certificates()
+    assert (len(certificates), sum(item.pictures for item in certificates)) == (6, 100)
+
+
+CHILD = """
+import os, signal, sys
+import lance
+from tipr.gallery import Gallery
+
+point, count = int(sys.argv[2]), 0
+
+def step():
+    global count
+    count += 1
+    if count == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def around(owner, name):
+    real = getattr(owner, name)
+    def watched(*given, **named):
+        step()
+        result = real(*given, **named)
+        step()
+        return result
+    setattr(owner, name, watched)
+
+for name in ("replace", "fsync", "unlink", "rmdir"):
+    around(os, name)
+for name in ("delete", "cleanup_old_versions"):
+    around(lance.LanceDataset, name)
+around(sys.modules["lance.dataset"].DatasetOptimizer, "compact_files")
+
+gallery = Gallery.open(sys.argv[1])
+chosen = gallery.privacy.find(where=sys.argv[3])
+print("ready", flush=True)
+gallery.privacy.finish()
+gallery.privacy.erase(chosen)
+assert not {"torch", "transformers"} & set(sys.modules)
+print(count, flush=True)
+"""
+
+
+class Killed:
+    """Erasures of half of the people in copies of one gallery, in processes that are killed."""
+
+    def __init__(self, crowd: Planted, root: Path) -> None:
+        self.crowd, self.root = crowd, root
+        people = sorted(crowd.marks)
+        self.going, self.staying = people[::2], people[1::2]
+        self.where = "identity in ({})".format(", ".join(self.going))
+        started = time.monotonic()
+        copy = copied(crowd, root / "whole")
+        self.points = int(self.child(copy, 0).split()[1])
+        self.seconds = time.monotonic() - started
+
+    def child(self, copy: Planted, point: int, *, after: float | None = None) -> str:
+        """Run an erasure; killed at a point of it, or some seconds after its beginning."""
+        command = [sys.executable, "-c", CHILD, str(copy.path), str(point), self.where]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert child.stdout is not None
+        first = child.stdout.readline()
+        if after is not None:
+            time.sleep(after)
+            child.send_signal(signal.SIGKILL)
+        rest, _ = child.communicate(timeout=120)
+        expected = (0, -signal.SIGKILL) if after is not None else (-signal.SIGKILL if point else 0,)
+        assert child.returncode in expected
+        return first + rest
+
+    def check(self, copy: Planted, model: MarkedModel) -> bool:
+        """See that a restart completes what was begun; whether it had been begun."""
+        begun = (copy.path / PENDING).exists()
+        done = bool(read_certificates(copy.path))
+        opened: Any = Gallery.open(copy.path, model=model)  # type: ignore[arg-type]
+        if begun:
+            assert opened.info().erasing
+            opened.add([])  # any writer completes it
+        elif not done:
+            assert len(opened) == 2 * len(self.crowd.ids), "nothing was decided, so nothing is gone"
+            opened.privacy.erase(opened.privacy.find(where=self.where))
+        assert sum(found(copy, self.going).values()) == 0
+        assert {name for name, marks in found(copy, self.staying).items() if marks} == set(self.staying)
+        rows = sorted(row for name in self.staying for row in self.crowd.ids[name])
+        assert Gallery.open(copy.path).vectors()[0].tolist() == rows
+        (certificate,) = read_certificates(copy.path)
+        assert certificate.pictures == 2 * len(self.going)
+        assert not Gallery.open(copy.path).info().erasing
+        return begun
+
+    def rounds(self, at_points: int, at_moments: int, *, twice: bool = False) -> None:
+        model, begun = MarkedModel(), 0
+        points = np.linspace(1, self.points, at_points).astype(int).tolist()
+        delays = np.random.default_rng(7).uniform(0, self.seconds / 2, at_moments).tolist()
+        for number, (point, delay) in enumerate([(p, None) for p in points] + [(0, d) for d in delays]):
+            copy = copied(self.crowd, self.root / f"killed {number}")
+            self.child(copy, point, after=delay)
+            if twice and (copy.path / PENDING).exists():
+                self.child(copy, 1 + (7 * number) % 12)  # killed again while it completes the first
+            begun += self.check(copy, model)
+            shutil.rmtree(copy.path)
+        assert begun >= at_points // 2, "most points lie inside of the erasure"
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return plant(tmp_path_factory.mktemp("few"), 12, commits=3)
+
+
+def test_a_killed_erasure_is_completed_by_a_restart(few: Planted, tmp_path: Path) -> None:
+    Killed(few, tmp_path).rounds(at_points=7, at_moments=3)
+
+
+@pytest.mark.slow
+def test_an_erasure_killed_at_fifty_points_is_completed(few: Planted, tmp_path: Path) -> None:
+    Killed(few, tmp_path).rounds(at_points=38, at_moments=12, twice=True)
+
+
+def test_the_command_shows_then_erases_and_certifies(few: Planted, tmp_path: Path, capsys: Any) -> None:
+    planted = copied(few, tmp_path / "g")
+    name, other, *_ = sorted(planted.marks)
+    page, sheet = tmp_path / "review.html", tmp_path / "review.png"
+    assert run("erase", planted.path, "--identity", name, "--dry-run", "--review", page, "--review", sheet) == 0
+    out, err = capsys.readouterr()
+    assert out == f"identity {name}: 2 pictures would be erased; nothing was\n"
+    assert f"{page} shows the chosen pictures: delete it after the review" in err
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64,") == 2
+    assert "delete it after the review" in text
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert found(planted, [name])[name] == len(planted.marks[name])
+
+    assert run("erase", planted.path, "--identity", name) == 2  # nobody can be asked here
+    assert "an erasure cannot be undone: add --yes" in capsys.readouterr().err
+    assert run("erase", planted.path, "--identity", name, "--yes", "--json") == 0
+    out, err = capsys.readouterr()
+    (certificate,) = json.loads(out)["certificates"]
+    assert (certificate["pictures"], certificate["left"], certificate["derived_files"]) == (2, 22, 13)
+    assert name not in json.dumps(certificate) + (planted.path / "certificates.jsonl").read_text()
+    assert "the picture files themselves are not touched, 2 of them are still there" in err
+    assert found(planted, [name])[name] == 0
+    assert run("erase", planted.path, "--identity", name, "--yes") == 1
+    assert capsys.readouterr().err.endswith(
+        f"identity {name}: no picture of gallery {planted.path}; nothing was erased\n"
+    )
+
+    kept, leaves = planted.ids[other]
+    assert run("erase", planted.path, "--where", f"identity = {other}", "--except", kept, "--yes", "-q") == 0
+    assert "certificate of erasure" in capsys.readouterr().out
+    ids = Gallery.open(planted.path).vectors()[0].tolist()
+    assert kept in ids
+    assert leaves not in ids
+    assert run("index", "info", planted.path) == 0
+    assert "3 marks keep erased pictures away" in capsys.readouterr().out
+
+
+def test_a_restart_says_what_it_completed(few: Planted, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    planted = copied(few, tmp_path / "g")
+    name = min(planted.marks)
+
+    def stop(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tipr.gallery.stores.lance.LanceStore.purge", stop)
+        assert run("erase", planted.path, "--identity", name, "--yes") == 130
+    assert "stopped; run the same command again" in capsys.readouterr().err
+    assert run("index", "info", planted.path) == 0
+    assert "one was stopped half-way; the next command that writes completes it" in capsys.readouterr().out
+    assert run("erase", planted.path, "--identity", name, "--yes") == 0
+    assert "certificate of erasure" in capsys.readouterr().out
+    assert found(planted, [name])[name] == 0
+
+
+def test_look_alikes_are_proposed_best_first(few: Planted, tmp_path: Path) -> None:
+    planted = copied(few, tmp_path / "g")
+    name = min(planted.marks)
+    picture = planted.folder / name / "1.png"
+    privacy = planted.open().privacy
+    (same,) = privacy.find(like=picture, at_least=0.99)
+    assert same.id == planted.ids[name][1]
+    assert same.similarity == pytest.approx(1, abs=1e-3)
+    listed = [row.similarity for row in privacy.find(like=picture, at_least=-1, top=5)]
+    assert listed == sorted(listed, reverse=True)
+    assert len(listed) == 6  # the same file, and five others
+    assert [row.id for row in privacy.find(like=picture, at_least=2)] == [same.id], "its own file is always there"
+    certificate = privacy.erase(privacy.find(like=picture, at_least=0.99))
+    assert certificate is not None
+    assert (certificate.chosen_by, certificate.pictures) == ("like", 1)
+    assert not len(privacy.find(like=picture, at_least=0.99))
