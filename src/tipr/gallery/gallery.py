@@ -26,22 +26,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryError, WeightsError
+from tipr.gallery.bands import band_limits
+from tipr.gallery.conditions import Condition
 from tipr.gallery.durable import sync_folder
 from tipr.gallery.erase import ids_of
 from tipr.gallery.filling import Filling, Progress
 from tipr.gallery.filters import Filters, Moment
 from tipr.gallery.info import GalleryInfo, summary
 from tipr.gallery.ingest import IngestReport, Known, list_entries, prepare_all
-from tipr.gallery.model import GalleryModel, Say, encode_query, reranker_of
+from tipr.gallery.model import GalleryModel, Say, query_vector_of, reranker_of
 from tipr.gallery.privacy import Privacy
+from tipr.gallery.query import Query
 from tipr.gallery.reader import Reader
 from tipr.gallery.reranking import PicturesAgain, match
-from tipr.gallery.search import GROUPS, Hit, Matched, group_values, hits, rank, scores, shortlist, whole_pictures
+from tipr.gallery.search import Hit, Matched, Page, Search, whole_pictures
 from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
-from tipr.gallery.stores import COLUMNS, STORES, Durability, Pieces, Store
+from tipr.gallery.stores import STORES, Durability, Pieces, Store
 from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.writer import Writer
+from tipr.metrics.ranking import stable_similarity
 
 if TYPE_CHECKING:
     from tipr.retrieval import Reranker, Retriever
@@ -57,7 +61,7 @@ class Gallery:
         self._settings = settings
         self._store = store
         self._model = GalleryModel(path, settings, load)
-        self._reader = Reader(path, store)
+        self._reader = Reader(path, store, settings["model"]["dim"])
         self._writer = Writer(path, settings, store, self._reader)
 
     @classmethod
@@ -233,7 +237,8 @@ class Gallery:
                 run.commit()
                 raise
             run.commit()
-            self._writer.erase(sorted(run.stale - self._writer.held()), "replaced")
+            run.stale -= self._writer.held()
+            self._writer.erase(sorted(run.stale), "replaced")
             if run.added:
                 self._store.maintain()
         return run.report()
@@ -257,28 +262,47 @@ class Gallery:
             self._writer.erase(ids, "remove")
         return len(ids)
 
-    def search(
+    def search(self, query: str | Query | NDArray[np.float32], k: int = 10, **options: Any) -> list[Hit]:
+        """Rank the pictures whose appearance is most similar to a description.
+
+        Args:
+            query: words in one of the model's languages, a `Query` of words and pictures, or a (D,) vector of the
+                gallery's model.
+            k: how many, >= 1.
+            options: see `search_page`.
+
+        Returns:
+            At most k hits: score falling, ties by rising id; reranked ones first, match score falling.
+        """
+        return self.search_page(query, k, **options).hits
+
+    def search_page(
         self,
-        query: str | NDArray[np.float32],
+        query: str | Query | NDArray[np.float32],
         k: int = 10,
         *,
+        after: str | None = None,
         camera: str | Sequence[str] | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
         path: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        where: str | Condition | None = None,
         group_by: str | None = None,
         language: str | None = None,
         rerank: int | None = None,
         model: Retriever | None = None,
         say: Say | None = None,
         progress: Progress | None = None,
-    ) -> list[Hit]:
-        """Rank the pictures whose appearance is most similar to a description.
+    ) -> Page:
+        """As `search`, with a cursor for the hits that follow.
 
         Args:
-            query: words in one of the model's languages, or a (D,) vector of the gallery's model.
-            k: how many, >= 1.
-            camera, since, until, path: filters, applied before ranking; see `tipr.gallery.filters.Filters`.
+            query, k: see `search`.
+            after: cursor of the page before. Pages are consistent while others write: what was added after the first
+                page stays out, nothing comes twice, and what was erased is missing.
+            camera, since, until, path, tags, where: filters, applied before ranking; see
+                `tipr.gallery.filters.Filters` and `tipr.gallery.where`.
             group_by: keep only the best picture of each `identity`, `camera`, `path`, `sha256`, or value of a tag
                 `key=value`; pictures without a value stay.
             language: of the words, one of `tipr.data.samples.LANGUAGES`; found out by default, where the model has a
@@ -290,50 +314,83 @@ class Gallery:
                 are logged when None.
             progress: called with (pictures reranked, pictures to rerank).
 
-        Returns:
-            At most k hits: score falling, ties by rising id; reranked ones first, match score falling.
-
         Raises:
             ConfigError: an empty query, a bad filter, an unknown column or language, k or rerank < 1, a model that
-                cannot rerank, or reranking by a vector.
-            GalleryError: the gallery is empty.
+                cannot rerank, reranking by anything but words alone, a cursor of another search or with reranking.
+            GalleryError: the gallery is empty, or the query's picture cannot be read.
             GalleryMismatch: another model.
         """
         for name, number in (("k", k), ("rerank", 1 if rerank is None else rerank)):
             if number < 1:
                 raise ConfigError(f"{name} must be at least 1, not {number}")
-        if isinstance(query, str) and not query.strip():
-            raise ConfigError("the query is empty: describe a person in words")
-        if isinstance(query, str) and query.encode("utf-8", "replace").decode("utf-8") != query:  # lone surrogates
-            raise ConfigError("the query is not valid UTF-8: check the encoding of your terminal")
-        if rerank is not None and not isinstance(query, str):
-            raise ConfigError("reranking needs a query in words, not a vector")
-        filters = Filters.of(camera=camera, since=since, until=until, path=path)
+        if isinstance(query, str):
+            query = Query(query)
+        if rerank is not None and (not isinstance(query, Query) or not query.plain):
+            raise ConfigError("reranking needs a query in words, not a vector, a picture or what is not wanted")
+        if rerank is not None and after is not None:
+            raise ConfigError("after: a reranked search has one page; ask for more results instead")
+        filters = Filters.of(camera=camera, since=since, until=until, path=path, tags=tags, where=where)
         if model is not None:
             self._model.check(model)
         say = say or logger.warning
 
-        def search() -> list[Hit]:
-            ids = self._reader.ids()
-            if not len(ids):
-                raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
-            needed = self._reader.columns(filters.columns)
-            keep = filters.mask(needed, len(ids)) if filters.columns else None
-            groups = None if group_by is None else group_values(group_by, self._reader.columns((*GROUPS, "tags")))
-            if isinstance(query, str):
-                vector = encode_query(query, model or self.retriever, language, say)
-            else:
-                vector = self._model.query_vector(query)
-            found = scores(self._reader.vectors(), vector)
-            matched = None
-            if rerank is not None and isinstance(query, str):
-                reranker = reranker_of(model or self.retriever)
-                best = shortlist(found, rerank, keep=keep)
-                matched = self._match(reranker, query, best, say=say, progress=progress)
-            positions = rank(found, k, keep=keep, groups=groups, matched=matched)
-            return hits(positions, found, ids, self._reader.columns(COLUMNS), matched)
+        def page() -> Page:
+            search = self._search(filters, group_by)
+            vector = self._query_vector(query, model, language, say)
+            second = None
+            if rerank is not None and isinstance(query, Query) and query.text is not None:
+                reranker, words = reranker_of(model or self.retriever), query.text
+                second = lambda best: self._match(reranker, words, best, say=say, progress=progress)  # noqa: E731
+            return search.page(vector, k, after=after, rerank=rerank, second=second)
+
+        return self._reader.consistently(page)
+
+    def search_many(
+        self,
+        queries: Sequence[str | Query],
+        k: int = 10,
+        *,
+        filters: Filters | None = None,
+        group_by: str | None = None,
+        language: str | None = None,
+        say: Say | None = None,
+    ) -> list[list[Hit]]:
+        """Many searches of one version of the gallery, in one pass over it.
+
+        Args:
+            queries: Q of them.
+            k: how many hits of each, >= 1.
+            filters: of all of them.
+            group_by, language, say: see `search_page`.
+
+        Returns:
+            For each query what `search` gives.
+        """
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, not {k}")
+        asked = [Query(query) if isinstance(query, str) else query for query in queries]
+        told = say or logger.warning
+
+        def search() -> list[list[Hit]]:
+            found = self._search(filters or Filters(), group_by)
+            if not asked:
+                return []
+            return found.many(np.stack([self._query_vector(query, None, language, told) for query in asked]), k)
 
         return self._reader.consistently(search)
+
+    def _search(self, filters: Filters, group_by: str | None) -> Search:
+        if not len(self._reader.ids()):
+            raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
+        sample = self._reader.scan().sample
+        return Search(self._reader, filters, group_by, lambda query: band_limits(stable_similarity(query, sample)))
+
+    def _query_vector(
+        self, query: str | Query | NDArray[np.float32], model: Retriever | None, language: str | None, say: Say
+    ) -> NDArray[np.float32]:
+        if isinstance(query, Query):
+            return query_vector_of(query, model or self.retriever, self._model.shrink, language, say)
+        return self._model.query_vector(np.asarray(query))
 
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """The small JPEG of each row, in the order of `ids`.
