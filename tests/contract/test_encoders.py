@@ -131,3 +131,28 @@ def test_different_inputs_give_different_features(name: str) -> None:
     other[:, 1] = 40
     with torch.no_grad():
         assert not torch.allclose(encoder.encode_text(ids, mask).pooled, encoder.encode_text(other, mask).pooled)
+
+
+@every_encoder
+def test_patches_have_a_place_in_the_joint_space(name: str) -> None:
+    encoder = make(name)
+    pixels = torch.randn(2, 3, *encoder.image_size)
+    with torch.inference_mode():
+        patches, whole = encoder.patch_features(pixels), encoder.image_features(pixels)
+    assert patches.shape == (2, *encoder.grid, encoder.embed_dim)
+    assert patches.dtype == torch.float32
+    assert torch.allclose(patches.mean((1, 2)), whole, atol=1e-5) == encoder.patches_add_up
+
+
+@every_encoder
+def test_words_look_at_patches_where_there_are_fusion_layers(name: str) -> None:
+    encoder, (ids, mask) = make(name), captions()
+    text = encoder.encode_text(ids, mask)
+    image = encoder.encode_image(torch.randn(3, 3, *encoder.image_size))
+    if not encoder.can_rerank:
+        with pytest.raises(ConfigError, match="no fusion layers"):
+            encoder.attention(text.tokens, text.mask, image.tokens)
+        return
+    weights = encoder.attention(text.tokens, text.mask, image.tokens.half())
+    assert weights.shape == (3, 10, image.tokens.shape[1])
+    assert torch.allclose(weights.sum(-1), torch.ones(3, 10), atol=1e-5)

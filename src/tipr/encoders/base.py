@@ -31,6 +31,7 @@ class Encoder(nn.Module, ABC):
         name: key in `ENCODERS`.
         embed_dim: D, width of the joint space.
         image_size: (height, width) in pixels.
+        grid: (rows, columns) of patches.
         max_tokens: longest text, special tokens included.
         vocabulary_size: rows of the token embedding.
         can_rerank: whether it has a match head over both modalities, for a second stage of search.
@@ -42,6 +43,7 @@ class Encoder(nn.Module, ABC):
     ADAPTABLE: ClassVar[frozenset[str]] = frozenset({"vocabulary_size"})
     embed_dim: int
     image_size: tuple[int, int]
+    grid: tuple[int, int]
     max_tokens: int
     vocabulary_size: int
 
@@ -87,6 +89,35 @@ class Encoder(nn.Module, ABC):
     def text_features(self, ids: Tensor, mask: Tensor, language: str | None = None) -> Tensor:
         """(B, L) ids and mask of texts in one language -> (B, D) in the joint space, un-normalised."""
         return self.project_text(self.encode_text(ids, mask).pooled, language)
+
+    @property
+    def patches_add_up(self) -> bool:
+        """Whether the mean of `patch_features` is exactly `image_features`."""
+        return False
+
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, rows, columns, D): every patch in the joint space, un-normalised.
+
+        Here the patch tokens, taken through the projection of the whole image. Where the global feature is another
+        token, nothing in training made them comparable with texts, and they are a hint at most.
+        """
+        rows, columns = self.grid
+        tokens = self.encode_image(pixels).tokens[:, -rows * columns :]
+        return self.project_image(tokens).view(len(tokens), rows, columns, -1)
+
+    def attention(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+        """How much each text token of N pairs looks at each image token; only where `can_rerank`.
+
+        Args:
+            text_tokens, text_mask, image_tokens: as in `match`.
+
+        Returns:
+            (N, L, T) float32, each row of sum 1: the mean over heads and fusion layers.
+
+        Raises:
+            ConfigError: the encoder has no fusion layers.
+        """
+        raise ConfigError(f"encoder {self.name} has no fusion layers: its words do not look at pictures")
 
     def match(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
         """Score N pairs of a text and an image by looking at both together; only where `can_rerank`.

@@ -306,6 +306,18 @@ class BeitXlmrEncoder(Encoder):
         projection = self.target_projections[language] if known else self.text_projection  # type: ignore[index]
         return projection(pooled).float()  # type: ignore[no-any-return]
 
+    @property
+    def patches_add_up(self) -> bool:
+        """Whether the global token is the mean of the patch tokens, which the projection leaves a mean."""
+        return self.config.global_token == "mean"
+
+    def attention(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
+        """(N, L, T) attention of text tokens on image tokens; see `Encoder.attention`.
+
+        Texts look at images here whatever `match_query` says: that is how masked words are predicted.
+        """
+        return self.fusion.attention(text_tokens, text_mask, image_tokens.to(text_tokens.dtype))
+
     def match(self, text_tokens: Tensor, text_mask: Tensor, image_tokens: Tensor) -> Tensor:
         """Score N pairs: the text looks at the image (or as `match_query` says), its first token is judged.
 

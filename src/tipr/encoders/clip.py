@@ -131,6 +131,7 @@ class ClipEncoder(Encoder):
         self.config = config
         self.embed_dim = config.embed_dim
         self.image_size = config.image_size
+        self.grid = config.grid
         self.max_tokens = config.max_tokens
         self.vocabulary_size = config.vocabulary_size
         text = CLIPTextConfig(

@@ -202,6 +202,21 @@ class ImageTower(nn.Module):
         self.pooled_out = nn.Linear(config.stripes * last, config.embed_dim)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self._tokens(pixels)
+        # Rows are contiguous in the token order, so a stripe of rows is a run of tokens.
+        stripes = tokens.view(len(tokens), self.stripes, -1, tokens.shape[2]).mean(2)
+        return self.token_out(tokens), self.pooled_out(stripes.flatten(1))
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """(B, rows * columns, D), each patch in place of its stripe; their mean is the pooled output."""
+        tokens = self._tokens(pixels)
+        parts = tokens.view(len(tokens), self.stripes, -1, tokens.shape[2])
+        weight = self.pooled_out.weight.view(-1, self.stripes, tokens.shape[2])
+        shares = self.stripes * torch.einsum("bsnw,dsw->bsnd", parts, weight)
+        return shares.flatten(1, 2) + self.pooled_out.bias
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        """(B, rows * columns, last width), row by row."""
         grid = self.stem(pixels.contiguous(memory_format=torch.channels_last))
         tokens = grid.flatten(2).transpose(1, 2)
         tokens = tokens + self.position.to(tokens.dtype)
@@ -209,10 +224,7 @@ class ImageTower(nn.Module):
         tokens = places.collect(tokens)
         for layer in self.layers:
             tokens = layer(tokens, places)
-        tokens = places.spread(self.norm(tokens))
-        # Rows are contiguous in the token order, so a stripe of rows is a run of tokens.
-        stripes = tokens.view(len(tokens), self.stripes, -1, tokens.shape[2]).mean(2)
-        return self.token_out(tokens), self.pooled_out(stripes.flatten(1))
+        return places.spread(self.norm(tokens))
 
 
 class TextTower(nn.Module):
@@ -261,6 +273,7 @@ class CompactEncoder(Encoder):
         self.config = config
         self.embed_dim = config.embed_dim
         self.image_size = config.image_size
+        self.grid = config.grid
         self.max_tokens = config.max_tokens
         self.vocabulary_size = config.vocabulary_size
         self.image = ImageTower(config)
@@ -290,6 +303,15 @@ class CompactEncoder(Encoder):
         tokens, pooled = self.image(pixels)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return Encoded(tokens.float(), pooled.float(), mask)
+
+    @property
+    def patches_add_up(self) -> bool:
+        """The global feature is linear in the patch tokens."""
+        return True
+
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, rows, columns, D); see `Encoder.patch_features`."""
+        return self.image.patches(pixels).float().view(len(pixels), *self.grid, -1)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """Encode texts; padding has no influence, so trimmed and padded rows give the same pooled vector.

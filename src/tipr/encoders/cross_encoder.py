@@ -99,6 +99,26 @@ class FusionEncoder(nn.Module):
         judged: Tensor = last.feed_forward_chunk(seen)[:, 0]
         return judged
 
+    def attention(self, query: Tensor, query_mask: Tensor | None, keys: Tensor) -> Tensor:
+        """Weights of the cross-attention in `forward`, whatever kernel computes it there.
+
+        Returns:
+            (N, L, T) float32: the mean over heads and layers; each row has the sum 1.
+        """
+        own = _additive(query_mask, query)
+        fused, weights = query, []
+        for layer in self.layers:
+            bert: Any = layer
+            cross = bert.crossattention.self
+            asking, offered = (
+                rows.unflatten(-1, (cross.num_attention_heads, -1)).transpose(1, 2)
+                for rows in (cross.query(bert.attention(fused, own)[0]), cross.key(keys))
+            )
+            scores = asking @ offered.transpose(-2, -1) * asking.shape[-1] ** -0.5
+            weights.append(scores.float().softmax(-1).mean(1))
+            fused = layer(fused, own, encoder_hidden_states=keys)
+        return torch.stack(weights).mean(0)
+
 
 def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
     """(N, L) bool -> (N, 1, 1, L) in the dtype of `like`: 0 where True, `HIDDEN` elsewhere."""

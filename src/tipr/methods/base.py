@@ -56,6 +56,11 @@ class MethodConfig(Section):
     bias_rate: float = Field(default=2.0, gt=0)
     bias_decay: float = Field(default=0.0, ge=0)
 
+    @property
+    def trains_fusion(self) -> bool:
+        """Whether the encoder's fusion layers learn, if it has any: else what they attend to means nothing."""
+        return False
+
 
 def some_and_distinct(names: tuple[Name, ...]) -> tuple[Name, ...]:
     """The names, as a validator of a list of loss terms.

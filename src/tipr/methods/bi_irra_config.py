@@ -103,6 +103,11 @@ class BiIrraConfig(MethodConfig):
         return bounds
 
     @property
+    def trains_fusion(self) -> bool:
+        """The terms in which texts look at images."""
+        return bool({"itm", "mlm"} & set(self.losses))
+
+    @property
     def masks_image_of(self) -> tuple[Language, ...]:
         """Languages whose pairs of "itm" have the masked image."""
         if "itm" not in self.losses or self.itm_mask == "none":
