@@ -191,6 +191,7 @@ class CaptionReader(nn.Module):
         text = json.dumps(description, indent=2, ensure_ascii=False)
         (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         save_file({name: value.half().contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
+        (folder / WEIGHTS).chmod(0o644)  # the safetensors writer makes files that nobody else may read
         tokenizer.save(folder)
 
     @classmethod

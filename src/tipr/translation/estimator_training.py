@@ -28,7 +28,6 @@ MAX_TOKENS = 160
 VOCABULARY = 4000
 VOCABULARY_STATEMENTS = 3000
 """Statements, worded in every language and both styles, that the vocabulary is learned from."""
-STYLES_LEARNED: tuple[Plans, ...] = ("training", "study")
 STUDY_SHARE = 0.6
 """Share of captions in the study style (`wordings`); the others are in the training style."""
 STATEMENTS = 20
@@ -68,13 +67,14 @@ class Batch(NamedTuple):
     damaged: Tensor
 
 
-def learn_vocabulary(*, seed: int) -> SubwordTokenizer:
-    """A vocabulary in which the names of both styles are one or two pieces, not strings of bytes."""
+def learn_vocabulary(*, seed: int, study_share: float = STUDY_SHARE) -> SubwordTokenizer:
+    """A vocabulary in which the names of the learned styles are one or two pieces, not strings of bytes."""
+    styles: tuple[Plans, ...] = ("training", "study") if study_share else ("training",)
     draw = np.random.default_rng([seed, 11])
     texts = []
     for _ in range(VOCABULARY_STATEMENTS):
         statement = draw_statement(draw)
-        texts += [word(statement, language, draw, plans) for language in LANGUAGES for plans in STYLES_LEARNED]
+        texts += [word(statement, language, draw, plans) for language in LANGUAGES for plans in styles]
     return SubwordTokenizer.train(texts, vocabulary_size=VOCABULARY, max_tokens=MAX_TOKENS)
 
 
@@ -90,10 +90,12 @@ class Captions:
     Args:
         tokenizer: a subword tokenizer.
         seed: of the people, the wordings, the damage and the blemishes.
+        study_share: share of captions in the study style.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, seed: int, study_share: float = STUDY_SHARE) -> None:
         self.tokenizer = tokenizer
+        self.study_share = study_share
         self.generator = np.random.default_rng([seed, 7])
         self.ids = vocabulary_of(tokenizer)
         self.spelling = {number: text for text, number in self.ids.items()}
@@ -110,7 +112,7 @@ class Captions:
         pairs: list[tuple[int, int, int, bool]] = []
 
         def add(statement: Statement, language: str) -> int:
-            texts.append(word(statement, language, draw, "study" if draw.random() < STUDY_SHARE else "training"))
+            texts.append(word(statement, language, draw, "study" if draw.random() < self.study_share else "training"))
             values.append([self.classes[name].get(statement.items().get(name, ""), 0) for name in SLOTS])
             spoken.append(LANGUAGES.index(language))
             return len(texts) - 1
@@ -186,7 +188,12 @@ class Captions:
 
 
 def train_reader(
-    retriever: Retriever, *, steps: int, seed: int, progress: Progress | None = None
+    retriever: Retriever,
+    *,
+    steps: int,
+    seed: int,
+    study_share: float = STUDY_SHARE,
+    progress: Progress | None = None,
 ) -> tuple[CaptionReader, SubwordTokenizer]:
     """Train the network from the text branch of a compact model with a subword tokenizer, such as the demo's.
 
@@ -194,17 +201,18 @@ def train_reader(
         retriever: its text branch is the start; it is not changed.
         steps: training steps of `STATEMENTS` statements.
         seed: of vocabulary, data and initial weights.
+        study_share: share of captions in the study style; 0 learns the names of the training style alone.
         progress: called with (steps done, steps).
 
     Returns:
         The network in evaluation mode, and its tokenizer.
     """
-    tokenizer = learn_vocabulary(seed=seed)
+    tokenizer = learn_vocabulary(seed=seed, study_share=study_share)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = CaptionReader(vocabulary_size=tokenizer.vocabulary_size, max_tokens=MAX_TOKENS)
     _start_from(reader, tokenizer, retriever)
-    captions = Captions(tokenizer, seed=seed)
+    captions = Captions(tokenizer, seed=seed, study_share=study_share)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=PEAK_RATE, weight_decay=0.01, fused=True)
     reader.train()
     for step in range(steps):

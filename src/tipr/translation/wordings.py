@@ -16,7 +16,7 @@ from tipr.data.synthetic.captions import STYLES
 from tipr.data.synthetic.captions.composition import Plan, Style, Writer
 
 Plans = Literal["training", "study", "paraphrase"]
-"""`training` and `paraphrase` as in the captions; `study`: training sentences, and lists, with names of `paraphrase`."""
+"""Two as the captions have them; `study` has the names of `paraphrase` in sentences of `training` and in lists."""
 FAMILIAR_SHARE = 0.35
 """Share of nouns and colours of the study style that are those of the training style."""
 NAMES = ("subject", "hair", "glasses", "sunglasses", "striped", "stripes", "plaid", "checks", "dots", "dotted", "print")
