@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,13 +128,38 @@ CASES: dict[str, tuple[int, str]] = {
     "search settings red": (5, "gallery.json cannot be read"),
     "index add settings p": (5, "gallery.json cannot be read"),
     "index info no-table": (5, "people.lance is missing"),
+    "index compact g": (0, ""),
+    "index compact nowhere": (1, "no gallery at nowhere"),
+    "erase g": (2, "name exactly one of --identity ID, --like IMAGE and --where EXPRESSION"),
+    "erase g --identity 1 --like p/0.png": (2, "name exactly one of"),
+    "erase g --identity 1": (2, "an erasure cannot be undone: add --yes, or --dry-run to look first"),
+    "erase g --identity 1 --yes": (1, "identity 1: no picture of gallery g; nothing was erased"),
+    "erase g --where 'height >' --yes": (2, "where: "),
+    "erase g --where 'height > 1' --review out.pdf": (2, "must end in .html or .png"),
+    "erase g --where 'height > 1' --review p/0.png/out.png --yes -q": (1, "cannot write p/0.png/out.png"),
+    "erase g --where 'height > 1' --dry-run": (0, "p/2.png"),
+    "erase g --where 'height > 1' --yes": (0, "the picture files themselves are not touched, 3 of them"),
+    "erase g --like p/words.txt --yes": (1, "p/words.txt: not an image"),
+    "erase g --like p/0.png --dry-run --model two": (1, "was filled by model one"),
+    "erase nowhere --identity 1 --yes": (1, "no gallery at nowhere"),
+    "erase cut --where 'height > 1' --yes": (5, "gallery cut is damaged"),
+    "retain g": (2, "Missing option '--older-than'"),
+    "retain g --older-than 3 --yes": (2, "'3' is not a length of time such as 72h, 30d or 2w"),
+    "retain g --older-than 72h": (2, "add --yes"),
+    "retain g --older-than 72h --yes": (0, ""),
+    "retain g --older-than 0.001h --dry-run": (0, ""),
+    "hold g": (0, ""),
+    "hold g case --identity 1": (2, "a hold needs --reason TEXT and --until TIME"),
+    "hold g case --reason x --until 2999-01-01": (2, "name exactly one of --identity ID and --where EXPRESSION"),
+    "hold g --identity 1": (2, "give the hold a NAME"),
+    "hold g case --release": (1, "gallery g has no hold 'case'; there are: none"),
+    "hold g case --where 'height > 1' --reason x --until 2020-01-01": (2, "which is over: name a later end"),
+    "hold g case --where 'height > 1' --reason x --until 2999-01-01": (0, "on hold: 3 pictures"),
 }
 
 
 @pytest.mark.parametrize("line", CASES)
 def test_a_command_ends_with_its_code_and_one_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    import shlex
-
     code, message = CASES[line]
     with pytest.raises(SystemExit) as stop:
         cli.main([*shlex.split(line)])
@@ -145,6 +171,24 @@ def test_a_command_ends_with_its_code_and_one_line(line: str, capsys: pytest.Cap
         assert out == ""
         assert err.startswith("tipr: ")
         assert err.count("\n") == 1
+
+
+def test_what_a_hold_keeps_is_left_with_the_code_for_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, code in (
+        ("hold g case --where 'path *= /1.png' --reason x --until 2999-01-01", cli.DONE),
+        ("erase g --where 'height > 1' --yes", cli.SKIPPED),
+        ("retain g --older-than 0.0000h --yes", cli.USAGE),
+        ("index remove g p/1.png", cli.RUN_TIME_ERROR),
+        ("hold g case --release", cli.DONE),
+        ("index remove g p/1.png", cli.DONE),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*shlex.split(line)])
+        out, err = capsys.readouterr()
+        assert stop.value.code == code, line + err
+        if code == cli.SKIPPED:
+            assert "left because of a legal hold (case): 1 picture" in err
+            assert "on hold         1" in out
 
 
 @pytest.mark.parametrize("name", ["out.html", "out.png"])

@@ -214,6 +214,31 @@ def test_no_byte_of_an_erased_row_stays(engine: type[Store], tmp_path: Path, com
     assert len(engine.open(tmp_path, DIM).ids()) == 0
 
 
+def test_the_pieces_are_counted_and_merged(engine: type[Store], tmp_path: Path) -> None:
+    store = engine.create(tmp_path, DIM)
+    for number in range(4):
+        store.append([row(number)], number)
+    assert store.pieces().fragments == 4
+    assert store.pieces().deleted_rows == 0
+    store.compact()
+    assert store.pieces().fragments == 1
+    assert store.ids().tolist() == [0, 1, 2, 3]
+    store.erase([1])
+    assert (store.pieces().versions, store.pieces().deleted_rows) == (1, 0)
+    assert store.engine
+
+
+def test_a_row_keeps_the_time_of_its_indexing(engine: type[Store], tmp_path: Path) -> None:
+    store = engine.create(tmp_path, DIM)
+    before = datetime.now(UTC).replace(tzinfo=None)
+    store.append([replace(row(1), indexed=datetime(2020, 5, 1, 12, tzinfo=UTC)), row(2)], 0)
+    first, second = store.columns(("indexed",))["indexed"]
+    assert first.item() == datetime(2020, 5, 1, 12)
+    assert before <= second.item() <= datetime.now(UTC).replace(tzinfo=None)
+    store.compact()
+    assert store.columns(("indexed",))["indexed"][0].item() == datetime(2020, 5, 1, 12)
+
+
 def test_damage_is_named_in_one_line_and_never_gives_wrong_rows(
     engine: type[Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

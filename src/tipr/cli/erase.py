@@ -47,7 +47,7 @@ def command(
     """
     if sum((identity is not None, like is not None, where is not None)) != 1:
         raise click.UsageError("name exactly one of --identity ID, --like IMAGE and --where EXPRESSION")
-    review.check_reviews(reviews)
+    review.check(reviews, dry_run=dry_run, yes=yes)
     from tipr.gallery import Gallery
     from tipr.gallery.filters import Filters
 
@@ -62,8 +62,6 @@ def command(
     certificates = [] if finished is None else [finished]
     if len(chosen):
         review.look(opened, chosen, question, reviews, quiet=quiet)
-        if not dry_run:
-            if not review.confirmed(chosen, yes=yes):
-                raise click.Abort
-            certificates += review.erase(opened, chosen)
+        if not dry_run and chosen.free:
+            certificates += review.erase(opened, chosen, yes=yes)
     return review.conclude(opened, question, chosen, certificates, dry_run=dry_run, quiet=quiet, as_json=as_json)

@@ -34,7 +34,7 @@ def command(
     The age of a picture without a time, or with one after its indexing, counts from its indexing. Pictures on a legal
     hold are left, and the exit code is 3.
     """
-    review.check_reviews(reviews)
+    review.check(reviews, dry_run=dry_run, yes=yes)
     from tipr.gallery import Gallery
     from tipr.gallery.filters import Filters
     from tipr.gallery.retention import duration
@@ -54,9 +54,7 @@ def command(
                 quiet=quiet,
             )
         if not dry_run and chosen.free:
-            if not review.confirmed(chosen, yes=yes):
-                raise click.Abort
-            certificates += review.erase(opened, chosen)
+            certificates += review.erase(opened, chosen, yes=yes)
     elif not dry_run and not as_json:
         output.show(f"{question}: no picture of gallery {output.safe(gallery)}")
     return review.conclude(opened, question, chosen, certificates, dry_run=dry_run, quiet=quiet, as_json=as_json)

@@ -51,11 +51,17 @@ def careful(command: Command) -> Command:
     return command
 
 
-def check_reviews(reviews: Sequence[Path]) -> None:
-    """See that every review file has a name that says how to write it."""
+def check(reviews: Sequence[Path], *, dry_run: bool, yes: bool) -> None:
+    """See that the review files have names that say how to write them, and that somebody can be asked.
+
+    Raises:
+        click.UsageError: one of both is not so.
+    """
     for review in reviews:
         if review.suffix.lower() not in (".html", ".png"):
             raise click.UsageError(f"--review {review}: the name must end in .html or .png")
+    if not dry_run and not yes and not sys.stdin.isatty():
+        raise click.UsageError("an erasure cannot be undone: add --yes, or --dry-run to look first")
 
 
 def look(gallery: Gallery, chosen: Candidates, question: str, reviews: Sequence[Path], *, quiet: bool) -> None:
@@ -68,21 +74,10 @@ def look(gallery: Gallery, chosen: Candidates, question: str, reviews: Sequence[
         output.note(f"{review} shows the chosen pictures: delete it after the review", quiet=quiet)
 
 
-def confirmed(chosen: Candidates, *, yes: bool) -> bool:
-    """Whether the user wants it; without a terminal only `--yes` says so.
-
-    Raises:
-        click.UsageError: nobody can be asked.
-    """
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise click.UsageError("an erasure cannot be undone: add --yes, or --dry-run to look first")
-    return click.confirm(f"erase {pictures(len(chosen.free))} for good?", err=True)
-
-
-def erase(gallery: Gallery, chosen: Candidates) -> list[Certificate]:
-    """Erase the chosen pictures; the certificate, if there was anything to erase."""
+def erase(gallery: Gallery, chosen: Candidates, *, yes: bool) -> list[Certificate]:
+    """Erase the chosen pictures, when the user wants it; the certificate, if there was anything to erase."""
+    if not yes and not click.confirm(f"erase {pictures(len(chosen.free))} for good?", err=True):
+        raise click.Abort
     try:
         certificate = gallery.privacy.erase(chosen)
     except KeyboardInterrupt:
