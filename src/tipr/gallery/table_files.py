@@ -92,7 +92,7 @@ class TableFiles:
         """Have all new files on disk and note their digests.
 
         Args:
-            gone: forget the files that are there no more.
+            gone: forget the files that are there no more, after their names are off the disk too.
 
         Raises:
             OSError: the digests cannot be written.
@@ -105,6 +105,9 @@ class TableFiles:
             digests.note(self._folder, noted, sync=self._power)
             self._known().update(noted)
         if gone:
+            if self._power:
+                for folder, _, _ in os.walk(self._place):
+                    _sync(Path(folder))
             known = digests.Ledger.read(self._folder).digests
             top = f"{self._place.name}/"
             lost = [name for name in known if name.startswith(top) and not (self._folder / name).exists()]
