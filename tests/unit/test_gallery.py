@@ -308,14 +308,14 @@ def test_a_reader_starts_again_when_an_erasure_took_its_version(
     gallery: Gallery, tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Gallery.open(tmp_path / "g", model=model)
-    real = reader._store.vectors
+    real = reader._store.blocks
 
     def erase_first() -> Any:
-        monkeypatch.setattr(reader._store, "vectors", real)
+        monkeypatch.setattr(reader._store, "blocks", real)
         gallery.remove([0])
         return real()  # the files of this version are gone
 
-    monkeypatch.setattr(reader._store, "vectors", erase_first)
+    monkeypatch.setattr(reader._store, "blocks", erase_first)
     assert {hit.id for hit in reader.search("red", k=9)} == {1, 2, 3}
 
 

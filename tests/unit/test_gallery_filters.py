@@ -10,7 +10,7 @@ import pytest
 
 from tipr.errors import ConfigError
 from tipr.gallery.filters import Filters, moment
-from tipr.gallery.search import group_values, rank, scores
+from tipr.gallery.search import group_of, rank, scores
 from tipr.metrics.ranking import full_order, stable_similarity
 
 
@@ -110,7 +110,7 @@ def test_ranking_under_a_filter_is_the_full_ranking_thinned_out() -> None:
 def test_groups_come_from_columns_and_from_tags() -> None:
     columns = {name: _objects("a", "b") for name in ("identity", "camera", "path", "sha256")}
     columns["tags"] = _objects(("bag=red", "bag=big", "alone", "=x"), ())
-    assert group_values("camera", columns) == ["a", "b"]
-    assert group_values("bag", columns) == ["big", None]
+    values = {name: [group_of(name, columns)(place) for place in range(2)] for name in ("camera", "bag")}
+    assert values == {"camera": ["a", "b"], "bag": ["big", None]}
     with pytest.raises(ConfigError, match="no column 'alone'"):
-        group_values("alone", columns)
+        group_of("alone", columns)

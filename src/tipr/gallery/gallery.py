@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ from tipr.gallery.privacy import Privacy
 from tipr.gallery.query import Query
 from tipr.gallery.reader import Reader
 from tipr.gallery.reranking import PicturesAgain, match
-from tipr.gallery.search import Hit, Matched, Page, Search, whole_pictures
+from tipr.gallery.search import Hit, Matched, Page, Search, SearchOptions, whole_pictures
 from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
 from tipr.gallery.stores import STORES, Durability, Pieces, Store
@@ -262,7 +262,9 @@ class Gallery:
             self._writer.erase(ids, "remove")
         return len(ids)
 
-    def search(self, query: str | Query | NDArray[np.float32], k: int = 10, **options: Any) -> list[Hit]:
+    def search(
+        self, query: str | Query | NDArray[np.float32], k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[Hit]:
         """Rank the pictures whose appearance is most similar to a description.
 
         Args:

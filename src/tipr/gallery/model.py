@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryMismatch
 from tipr.gallery.filling import ENCODE_BATCH
+from tipr.gallery.query import Query, picture_vector
 from tipr.gallery.settings import token_shape
 
 if TYPE_CHECKING:
@@ -122,6 +123,21 @@ def encode_query(query: str, retriever: Retriever, language: str | None, say: Sa
     if (note := foreign_note([spoken], known)) is not None:
         say(note)
     return np.asarray(retriever.encode_text([query.strip()], language=spoken)[0], dtype=np.float32)
+
+
+def query_vector_of(
+    query: Query, retriever: Retriever, shrink: Callable[[Image], Image], language: str | None, say: Say
+) -> NDArray[np.float32]:
+    """(D,) float32 of words, a picture, or both.
+
+    Raises:
+        ConfigError: an unknown language is forced, or the parts cancel each other out.
+        GalleryError: the picture cannot be read.
+    """
+    return query.vector(
+        lambda words: encode_query(words, retriever, language, say),
+        lambda path: picture_vector(path, retriever, shrink),
+    )
 
 
 def reranker_of(retriever: Retriever) -> Reranker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery.stores import Store
+from tipr.gallery.stores import Coded, Store
+from tipr.gallery.stores.exact import ExactScan
 
 ATTEMPTS = 5
 """Times a reader starts again because the version it reads was erased."""
@@ -24,11 +26,15 @@ class Reader:
     Args:
         path: of the gallery, for errors.
         store: what is read.
+        dim: width of a vector.
     """
 
-    def __init__(self, path: Path, store: Store) -> None:
-        self._path = path
+    def __init__(self, path: Path, store: Store, dim: int) -> None:
+        self.path = path
         self._store = store
+        self._dim = dim
+        self._scan: ExactScan | None = None
+        self._following = threading.Lock()
         self._cache: dict[str, Any] = {}
 
     @property
@@ -51,7 +57,7 @@ class Reader:
             except GalleryCorrupt:
                 if self.refresh() == version:
                     raise  # nobody changed it: it is damaged
-        raise GalleryError(f"gallery {self._path} keeps changing: try again later")
+        raise GalleryError(f"gallery {self.path} keeps changing: try again later")
 
     def refresh(self) -> int:
         """Step to the newest version and return its number; what was read of another one is forgotten."""
@@ -67,6 +73,28 @@ class Reader:
     def vectors(self) -> NDArray[np.float16]:
         """(N, D) float16."""
         return self._cached("vectors", self._store.vectors)
+
+    def scan(self) -> ExactScan:
+        """All vectors in memory; kept from version to version, so that only what changed is read."""
+        with self._following:
+            if "scan" not in self._cache:
+                self._scan = (
+                    ExactScan.of(self._store, self._dim) if self._scan is None else self._scan.follow(self._store)
+                )
+                self._cache["scan"] = self._scan
+            scan: ExactScan = self._cache["scan"]
+            return scan
+
+    def coded(self, names: Sequence[str]) -> dict[str, NDArray[Any] | Coded]:
+        """Some of `tipr.gallery.stores.COLUMNS`, for filtering."""
+        missing = [name for name in names if f"coded {name}" not in self._cache]
+        if missing:
+            self._cache.update({f"coded {name}": values for name, values in self._store.coded(missing).items()})
+        return {name: self._cache[f"coded {name}"] for name in names}
+
+    def rows(self, ids: NDArray[np.int64], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Some columns of some rows of this version, in the order of `ids`."""
+        return self._store.rows(ids.tolist(), names)
 
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Some of `tipr.gallery.stores.COLUMNS`, each (N,)."""
