@@ -47,6 +47,7 @@ class ImageStore:
         budget: bytes of memory that may be used; a larger split is read from its files again and again.
         threads: that decode side by side.
         interpolation: of the resizing.
+        packed: (G, 3, H, W) uint8 and the (G,) rows of `paths` in it, when the images are decoded already.
         progress: called with (done, G) while the memory is filled.
 
     Raises:
@@ -61,19 +62,21 @@ class ImageStore:
         budget: int,
         threads: int = 1,
         interpolation: Interpolation = "bilinear",
+        packed: tuple[NDArray[np.uint8], Rows] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.paths = tuple(paths)
         self.size = size
         self.interpolation = interpolation
         self._pixels: NDArray[np.uint8] | None = None
-        if len(self.paths) * 3 * size[0] * size[1] <= budget:
+        self._packed = packed
+        if packed is None and len(self.paths) * 3 * size[0] * size[1] <= budget:
             self._pixels = self._read_all(threads, progress)
 
     @property
     def cached(self) -> bool:
-        """Whether the images are in memory."""
-        return self._pixels is not None
+        """Whether the images need no decoding any more."""
+        return self._pixels is not None or self._packed is not None
 
     def take(self, image_id: Rows) -> NDArray[np.uint8]:
         """The (B, 3, H, W) uint8 pixels of some images, a new array.
@@ -83,6 +86,9 @@ class ImageStore:
         """
         if self._pixels is not None:
             return self._pixels[image_id]
+        if self._packed is not None:
+            pixels, rows = self._packed
+            return np.asarray(pixels[rows[image_id]])
         return np.stack([self._read(self.paths[position]) for position in image_id])
 
     def _read(self, path: Path) -> NDArray[np.uint8]:

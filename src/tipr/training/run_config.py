@@ -109,6 +109,8 @@ class Data(Section):
         workers: loader processes beside each training process; 0 makes batches in line.
         mlm_probability: share of the caption tokens that IRRA's MLM masks; Bi-IRRA has `method.views`.
         memory_gib: decoded images up to this much are kept in memory; a larger split is read from files each epoch.
+        pack: folder of `tipr data pack`: images that are decoded already, so that no step waits and no memory is
+            needed. The batches are the same.
     """
 
     dataset: str
@@ -120,6 +122,7 @@ class Data(Section):
     workers: NonNegativeInt = 0
     mlm_probability: float = Field(default=0.15, ge=0, le=1)
     memory_gib: float = Field(default=8.0, ge=0)
+    pack: Path | None = None
 
     @field_validator("dataset")
     @classmethod

@@ -11,6 +11,7 @@ from tipr.data.bilingual_loading import BilingualSource, Translations
 from tipr.data.images import Interpolation, Preprocessing
 from tipr.data.loading import BatchSource, Captions, ImageStore, PairSource, Source, SourceSettings
 from tipr.data.masking import CaptionPerturbation, Masking
+from tipr.data.packing import Pack
 from tipr.data.patch_masking import PatchMasking
 from tipr.data.samples import Pairs, Split
 from tipr.data.sampling import IdentitySampler, RandomSampler, Rows, Sampler
@@ -45,7 +46,29 @@ def read_images(
     *,
     interpolation: Interpolation = "bilinear",
 ) -> ImageStore:
-    """The images of the split called `name`, in memory as far as they fit."""
+    """The images of the split called `name`: from the run's pack, else in memory as far as they fit.
+
+    Raises:
+        ConfigError: the pack has another size or interpolation than the training images need.
+        DatasetError: images cannot be read, or are not in the pack.
+    """
+    if config.data.pack is not None:
+        pack = Pack.open(config.data.pack)
+        if (pack.size, pack.interpolation) == (size, interpolation):
+            note(f"split {name!r}: {len(split.images):,} images from pack {pack.folder}")
+            root = config.data.root if config.data.root.is_dir() else config.data.root.parent
+            return ImageStore(
+                split.images,
+                size,
+                budget=0,
+                interpolation=interpolation,
+                packed=(pack.pixels, pack.rows(split.images, root)),
+            )
+        if name == "train":
+            raise ConfigError(
+                f"data.pack {pack.folder} holds images of {pack.size[0]}x{pack.size[1]}, {pack.interpolation}; "
+                f"training needs {size[0]}x{size[1]}, {interpolation}"
+            )
     note(f"reading {len(split.images):,} images of split {name!r}")
     threads = config.threads or torch.get_num_threads()
     budget = int(config.data.memory_gib * 2**30)
