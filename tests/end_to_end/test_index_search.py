@@ -333,3 +333,54 @@ def test_help_loads_no_command(gallery: Path) -> None:
         loaded = set(result.stdout.split("\n")[-2].split())
         assert not loaded & {"torch", "numpy", "PIL", "lance", "rich", "pydantic", "yaml", "tipr.gallery"}
         assert {name for name in loaded if name.startswith("tipr.cli.")} == allowed
+
+
+def test_every_form_of_query_from_the_command_line(gallery: Path, people: Path, tmp_path: Path, capsys: Any) -> None:
+    def asked(*arguments: Any) -> dict[str, Any]:
+        assert run("search", gallery, *arguments, "--json") == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    alike = asked("--image", people / "05.png", "-k", 2)
+    assert {Path(hit["path"]).name for hit in alike["results"]} == {"05.png", "21.png"}
+    assert (alike["query"], alike["language"]) == (None, None)
+    both = asked("a red coat", "--image", people / "05.png", "--image-weight", "0.3", "--not", "blue")
+    assert (both["query"], both["not"]) == ("a red coat", "blue")
+    first = asked("a red coat", "-k", 5, "--where", "camera = gate and time < 2026-03-01T08:20:00Z")
+    second = asked(
+        "a red coat", "-k", 9, "--where", "camera = gate and time < 2026-03-01T08:20:00Z", "--after", first["cursor"]
+    )
+    places = [int(Path(hit["path"]).stem) for page in (first, second) for hit in page["results"]]
+    assert sorted(places) == list(range(0, 20, 2))
+    assert second["cursor"] is None
+
+    (tmp_path / "q.txt").write_text("a red coat\n穿红色外套\n", encoding="utf-8")
+    assert run("search", gallery, "--queries", tmp_path / "q.txt", "-k", 3, "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["query"] for line in lines] == ["a red coat", "穿红色外套"]
+    assert lines[0]["results"] == asked("a red coat", "-k", 3)["results"]
+    assert run("search", gallery, "--queries", tmp_path / "q.txt", "-k", 3) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 8
+    assert (printed[0], printed[4]) == ("a red coat", "穿红色外套")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["red", "--where", "camera ="], "where: a value was expected, not the end"),
+        (["red", "--where", "gait = slow"], "no row has a column or tag 'gait'"),
+        (["red", "--image-weight", "0.5"], "--image-weight needs TEXT and --image"),
+        (["red", "--not-weight", "0.5"], "--not-weight needs --not"),
+        (["red", "--not", " "], "the query's `not` is empty"),
+        (["red", "--after", "x"], "this is not a cursor"),
+        (["--after", "x"], "--after needs TEXT or --image"),
+        (["red", "--queries", "q.txt"], "--queries cannot be combined"),
+        (["--queries", "none.txt"], "cannot read queries none.txt"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_a_usage_error(
+    gallery: Path, arguments: list[str], message: str, capsys: Any
+) -> None:
+    assert run("search", gallery, *arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())

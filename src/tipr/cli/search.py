@@ -1,4 +1,4 @@
-"""`tipr search`: rank the pictures of a gallery by a description in words."""
+"""`tipr search`: rank the pictures of a gallery by a description in words, a picture, or both."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ import click
 from tipr.cli import DONE, options
 
 if TYPE_CHECKING:
-    from tipr.gallery import Gallery, Hit
+    from tipr.gallery import Gallery
+    from tipr.gallery.query import Query
     from tipr.retrieval.language import Detection
-
-SHEET_COLUMNS = 10
-"""Pictures side by side in a saved PNG."""
 
 
 @click.command()
 @click.argument("gallery", type=click.Path(path_type=Path))
 @click.argument("text", nargs=-1)
+@click.option(
+    "--image", type=click.Path(path_type=Path), metavar="FILE", help="Who looks like this picture; alone or with TEXT."
+)
+@click.option("--image-weight", type=float, metavar="SHARE", help="Of the picture beside TEXT, 0 to 1.  [default: 0.5]")
+@click.option("--not", "without", metavar="TEXT", help="What it must not look like.")
+@click.option("--not-weight", type=float, metavar="SHARE", help="How much --not pushes away, up to 1.  [default: 0.5]")
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Many queries: one TEXT a line, or a .jsonl file of objects with text, image, not and their weights.",
+)
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), metavar="N", help="How many results.")
 @click.option(
     "--camera", "cameras", multiple=True, metavar="NAME", help="Only this camera; may be given several times."
@@ -29,6 +39,13 @@ SHEET_COLUMNS = 10
 @click.option("--since", metavar="TIME", help="Only taken from this time on: a date (UTC) or an RFC 3339 time.")
 @click.option("--until", metavar="TIME", help="Only up to this time; a date includes its day.")
 @click.option("--path", "part", metavar="TEXT", help="Only paths that hold TEXT, or fit it as a pattern with * and ?.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only with this tag; with all of several.")
+@click.option(
+    "--where",
+    metavar="EXPRESSION",
+    help='Any conditions, such as: camera in (gate, door) and time >= 2026-03-01 and not bag = "red".',
+)
+@click.option("--after", metavar="CURSOR", help="The page that follows the one whose --json told this CURSOR.")
 @click.option(
     "--group-by",
     metavar="COLUMN",
@@ -51,11 +68,19 @@ SHEET_COLUMNS = 10
 )
 @click.option("--model", metavar="PATH", help="Where the gallery's model lies now, when it was moved.")
 @options.common
-def command(
+def command(  # noqa: PLR0912  (one branch for each form of query and of output)
     gallery: Path,
     text: tuple[str, ...],
     *,
+    image: Path | None,
+    image_weight: float | None,
+    without: str | None,
+    not_weight: float | None,
+    queries: Path | None,
     k: int,
+    tags: tuple[str, ...],
+    where: str | None,
+    after: str | None,
     cameras: tuple[str, ...],
     since: str | None,
     until: str | None,
@@ -73,56 +98,77 @@ def command(
 ) -> int:
     """Rank the pictures of GALLERY whose appearance is most similar to TEXT.
 
-    TEXT is in English, Chinese, French or German; the language is found out and shown. Without it, descriptions are
-    read line by line (from a prompt, or from a pipe) until an empty line, and the model stays loaded.
+    TEXT is in English, Chinese, French or German; the language is found out and shown. Without it, and without --image
+    or --queries, descriptions are read line by line (from a prompt, or from a pipe) until an empty line, and the model
+    stays loaded.
     """
-    if as_json and only_paths:
-        raise click.UsageError("--json and --paths cannot be combined")
-    for save in saves:
-        if save.suffix.lower() not in (".html", ".png"):
-            raise click.UsageError(f"--save {save}: the name must end in .html or .png")
-        if not text:
-            raise click.UsageError("--save needs TEXT")
+    one = bool(text) or image is not None
+    _check_usage(one=one, queries=queries, saves=saves, after=after, as_json=as_json, only_paths=only_paths)
+    if queries is not None and (one or without or rerank):
+        raise click.UsageError("--queries cannot be combined with TEXT, --image, --not or --rerank")
+    if (image_weight is not None and not (text and image)) or (not_weight is not None and without is None):
+        raise click.UsageError("--image-weight needs TEXT and --image, --not-weight needs --not")
     from tipr.cli import output
+    from tipr.cli import search_results as results
     from tipr.cli.progress import progress
     from tipr.gallery import Gallery
     from tipr.gallery.filters import Filters
+    from tipr.gallery.query import Query, read_queries
 
-    filters: dict[str, Any] = {"camera": cameras or None, "since": since, "until": until, "path": part}
-    conditions = Filters.of(**filters).words()  # a bad filter is an error before the model is loaded
+    filters: dict[str, Any] = {
+        "camera": cameras or None, "since": since, "until": until, "path": part, "tags": tags or None, "where": where
+    }  # fmt: skip
+    checked = Filters.of(**filters)  # a bad filter or query is an error before the model is loaded
+    conditions = checked.words()
+    shares = {"image_weight": image_weight, "without_weight": not_weight}
+    parts: dict[str, Any] = {"image": image, "without": without, **{n: w for n, w in shares.items() if w is not None}}
+    asked = [Query(" ".join(text) if text else None, **parts)] if one else None
+    batch = None if queries is None else read_queries(queries)
     opened = Gallery.open(gallery, model=model, device=device, threads=threads)
-    for query in [" ".join(text)] if text else _lines(opened):
-        spoken = _spoken(query, language)
+    if batch is not None:
         notes: list[str] = []
+        found = opened.search_many(batch, k, filters=checked, group_by=group_by, language=language, say=notes.append)
+        for query, hits in zip(batch, found, strict=True):
+            if as_json:
+                results.print_json(query, hits, gallery, spoken=_spoken(query, language), forced=language is not None)
+            else:
+                results.print_table(hits, only_paths=only_paths, title=query.words())
+        for note in dict.fromkeys([*notes, output.NOT_AN_IDENTIFICATION]):
+            output.note(note, quiet=quiet or as_json)
+        return DONE
+    for query in asked or (Query(line, **parts) for line in _lines(opened)):
+        spoken = _spoken(query, language)
+        notes = []
         with progress("reranking", quiet=quiet or rerank is None, unit="pictures") as report:
-            hits = opened.search(
+            page = opened.search_page(
                 query,
                 k,
+                after=after,
                 group_by=group_by,
-                language=spoken.language,
+                language=language if spoken is None else spoken.language,
                 rerank=rerank,
                 say=notes.append,
                 progress=report,
                 **filters,
             )
-        said = _said(spoken, language)
+        hits = page.hits
+        said = results.said(spoken, language)
         if as_json:
-            _print_json(
-                query, hits, gallery, spoken=spoken, forced=language is not None, notes=notes, one_line=not text
-            )
+            results.print_json(
+                query, hits, gallery, spoken=spoken, forced=language is not None,
+                notes=notes, cursor=page.cursor, one_line=not one,
+            )  # fmt: skip
         else:
-            _print(hits, only_paths=only_paths)
-            for note in [said, *notes]:
+            results.print_table(hits, only_paths=only_paths)
+            following = [f"more: --after {page.cursor}"] if page.cursor and after else []
+            for note in [*said, *notes, *following]:
                 output.note(note, quiet=quiet)
         if not hits:
-            _explain_nothing(opened, conditions, quiet)
+            results.explain_nothing(opened, conditions, quiet)
         elif not as_json:
             output.note(output.NOT_AN_IDENTIFICATION, quiet=quiet)
         for save in saves:
-            try:
-                _save(save, query, hits, opened, filters=[said, *conditions], notes=notes)
-            except OSError as error:
-                raise click.ClickException(f"cannot write {save}: {error.strerror or error}") from None
+            results.save_as(save, query.words(), hits, opened, filters=[*said, *conditions], notes=notes)
             output.note(f"saved {save}", quiet=quiet)
     return DONE
 
@@ -156,116 +202,23 @@ def _ask() -> str:
         return ""
 
 
-def _spoken(query: str, forced: str | None) -> Detection:
-    """The language of a query: the forced one, or what it is taken for."""
+def _check_usage(
+    *, one: bool, queries: Path | None, saves: tuple[Path, ...], after: str | None, as_json: bool, only_paths: bool
+) -> None:
+    if as_json and only_paths:
+        raise click.UsageError("--json and --paths cannot be combined")
+    for save in saves:
+        if save.suffix.lower() not in (".html", ".png"):
+            raise click.UsageError(f"--save {save}: the name must end in .html or .png")
+    for flag, given in (("--save", saves), ("--after", after)):
+        if given and (queries is not None or not one):
+            raise click.UsageError(f"{flag} needs TEXT or --image")
+
+
+def _spoken(query: Query, forced: str | None) -> Detection | None:
+    """The language of a query's words: the forced one, or what they are taken for; None when it has none."""
     from tipr.retrieval.language import Detection, detect_language
 
-    return detect_language(query) if forced is None else Detection(forced, 1.0)
-
-
-def _said(spoken: Detection, forced: str | None) -> str:
-    if spoken.language is None:
-        return "language: not recognised; --language can name it"
-    return f"language: {spoken.name}" + ("" if forced else " (detected)")
-
-
-def _print_json(
-    query: str, hits: list[Hit], gallery: Path, *, spoken: Detection, forced: bool, notes: list[str], one_line: bool
-) -> None:
-    from tipr.cli import output
-
-    results = [
-        {"rank": rank, "id": hit.id, "score": hit.score, "match": hit.match, **hit.metadata}
-        for rank, hit in enumerate(hits, 1)
-    ]
-    answer = {
-        "query": query,
-        "language": {"code": spoken.language, "forced": forced, "confidence": spoken.confidence},
-        "gallery": str(gallery),
-        "note": output.NOT_AN_IDENTIFICATION,
-        "notes": notes,
-        "results": results,
-    }
-    output.show(output.json_text(answer, indent=None if one_line else 2))
-    sys.stdout.flush()
-
-
-def _print(hits: list[Hit], *, only_paths: bool) -> None:
-    from tipr.cli import output
-
-    if only_paths:
-        for hit in hits:
-            output.show_path(hit.metadata["path"])
-    else:
-        reranked = any(hit.match is not None for hit in hits)
-        rows = [_cells(rank, hit, reranked) for rank, hit in enumerate(hits, 1)]
-        for line, hit in zip(output.columns(rows, right=(0, 3) if reranked else (0,)), hits, strict=True):
-            output.show(click.style(line, bold=True) if hit.metadata["band"] == "stands_out" else line)
-    sys.stdout.flush()
-
-
-def _cells(rank: int, hit: Hit, reranked: bool) -> list[str]:
-    """Rank, band, similarity, match score where there are some, path, camera, time."""
-    from tipr.cli import output
-    from tipr.gallery.bands import BAND_NAMES
-
-    known: dict[str, Any] = dict(hit.metadata)
-    path = output.safe(output.short_path(known["path"]))
-    if known["box"] is not None:
-        path += " [" + ", ".join(f"{number:g}" for number in known["box"]) + "]"
-    camera, time = output.safe(known["camera"] or ""), _minute(hit) or ""
-    match = [] if not reranked else ["" if hit.match is None else f"{hit.match:+.2f}"]
-    return [str(rank), BAND_NAMES[known["band"]], f"{hit.score:.3f}", *match, path, camera, time]
-
-
-def _minute(hit: Hit) -> str | None:
-    """When the picture was taken, for people to read (UTC)."""
-    time: str | None = hit.metadata["time"]
-    return time and time[:16].replace("T", " ")
-
-
-def _explain_nothing(gallery: Gallery, conditions: list[str], quiet: bool) -> None:
-    from tipr.cli import output
-
-    facts = gallery.info()
-    names = [name for name in facts.cameras if name is not None]
-    there = f"; cameras here: {', '.join(names[:12])}" if names else ""
-    there += "" if facts.first else "; no picture here has a time"
-    output.note(f"no picture passes the filters ({'; '.join(conditions)}){there}", quiet=quiet)
-
-
-def _save(path: Path, query: str, hits: list[Hit], gallery: Gallery, *, filters: list[str], notes: list[str]) -> None:
-    from tipr.cli import output
-
-    pictures = gallery.thumbnails([hit.id for hit in hits])
-    if path.suffix.lower() == ".html":
-        from tipr.report.results_page import Result, write_results_page
-
-        results = [
-            Result(
-                rank=rank,
-                jpeg=jpeg,
-                band=hit.metadata["band"],
-                name=output.short_path(hit.metadata["path"]),
-                camera=hit.metadata["camera"],
-                time=_minute(hit),
-                reranked=hit.match is not None,
-            )
-            for rank, (hit, jpeg) in enumerate(zip(hits, pictures, strict=True), 1)
-        ]
-        name = gallery.path.resolve().name
-        write_results_page(
-            query, results, path, gallery_name=name, gallery_size=len(gallery), filters=filters, notes=notes
-        )
-        return
-    from tipr.gallery.bands import BAND_NAMES
-    from tipr.report.contact_sheet import SheetRow, contact_sheet
-
-    if not hits:
-        raise click.ClickException("there is no picture to save")
-    labels = [f"{rank}  {BAND_NAMES[hit.metadata['band']]}" for rank, hit in enumerate(hits, 1)]
-    rows = []
-    for start in range(0, len(hits), SHEET_COLUMNS):
-        part = slice(start, start + SHEET_COLUMNS)
-        rows.append(SheetRow("" if start else query, pictures[part], labels[part], [False] * len(labels[part])))
-    contact_sheet(rows, path)
+    if query.text is None:
+        return None
+    return detect_language(query.text) if forced is None else Detection(forced, 1.0)
