@@ -27,6 +27,7 @@ from tipr.training import environment
 from tipr.training.checkpoint import reported
 from tipr.training.features import pair_features
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
+from tipr.training.parts import encode_in_parts
 from tipr.training.run_config import PreprocessingConfig, RunConfig, SubwordTokenizerConfig, XlmrTokenizerConfig
 from tipr.training.sources import Note, Share, build_source, read_images, tokenise
 from tipr.training.validation import Validation
@@ -169,6 +170,8 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     method.to(fabric.device)
     shadow = copy.deepcopy(encoder) if config.ema is not None else None
     average = WeightAverage(encoder, config.ema) if config.ema is not None else None
+    if config.data.micro_batch is not None:  # after the copy above, which must stay independent
+        encode_in_parts(encoder, config.data.micro_batch)
     optimizer = build_optimizer(
         parameter_groups(
             method.named_parameters(),

@@ -104,6 +104,8 @@ class Data(Section):
         epoch_unit: "caption": an epoch visits every (image, caption) pair once; "image": every image once, with one
             of its captions, of any language, drawn for the epoch.
         batch_size: samples of a step, over all processes; images, when a step has several captions of each.
+        micro_batch: rows whose activations are in memory at a time (`tipr.training.parts`); None: all. The losses see
+            the whole batch and the gradients are its own, so a recipe keeps its meaning on small memory.
         captions_per_image: n captions of every image in a step (any language), drawn anew each epoch. Needs
             `epoch_unit: image`. The image tower, the costly one, then learns from n captions for one pass.
         workers: loader processes beside each training process; 0 makes batches in line.
@@ -118,6 +120,7 @@ class Data(Section):
     languages: tuple[str, ...] | None = None
     epoch_unit: EpochUnit = "caption"
     batch_size: PositiveInt = 64
+    micro_batch: PositiveInt | None = None
     captions_per_image: PositiveInt = 1
     workers: NonNegativeInt = 0
     mlm_probability: float = Field(default=0.15, ge=0, le=1)
