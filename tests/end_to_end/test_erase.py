@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from planted_people import MarkedModel, Planted, found, plant
+from killed_erasures import Killed, copied
+from planted_people import Planted, found, plant
 
 from tipr.cli import main
 from tipr.gallery import Gallery
-from tipr.gallery.erase import read_certificates
 from tipr.gallery.info import PENDING
 
 
@@ -34,11 +28,6 @@ def run(*arguments: Any) -> int:
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return plant(tmp_path_factory.mktemp("crowd"), 100)
-
-
-def copied(planted: Planted, place: Path) -> Planted:
-    shutil.copytree(planted.path, place)
-    return Planted(place, planted.folder, planted.ids, planted.marks)
 
 
 def test_half_of_a_hundred_people_are_erased_to_the_last_byte(crowd: Planted, tmp_path: Path) -> None:
@@ -83,118 +72,22 @@ def test_half_of_a_hundred_people_are_erased_to_the_last_byte(crowd: Planted, tm
     assert (len(certificates), sum(item.pictures for item in certificates)) == (6, 100)
 
 
-CHILD = """
-import os, signal, sys
-import lance
-from tipr.gallery import Gallery
-
-point, count = int(sys.argv[2]), 0
-
-def step():
-    global count
-    count += 1
-    if count == point:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def around(owner, name):
-    real = getattr(owner, name)
-    def watched(*given, **named):
-        step()
-        result = real(*given, **named)
-        step()
-        return result
-    setattr(owner, name, watched)
-
-for name in ("replace", "fsync", "unlink", "rmdir"):
-    around(os, name)
-for name in ("delete", "cleanup_old_versions"):
-    around(lance.LanceDataset, name)
-around(sys.modules["lance.dataset"].DatasetOptimizer, "compact_files")
-
-gallery = Gallery.open(sys.argv[1])
-chosen = gallery.privacy.find(where=sys.argv[3])
-print("ready", flush=True)
-gallery.privacy.finish()
-gallery.privacy.erase(chosen)
-assert not {"torch", "transformers"} & set(sys.modules)
-print(count, flush=True)
-"""
-
-
-class Killed:
-    """Erasures of half of the people in copies of one gallery, in processes that are killed."""
-
-    def __init__(self, crowd: Planted, root: Path) -> None:
-        self.crowd, self.root = crowd, root
-        people = sorted(crowd.marks)
-        self.going, self.staying = people[::2], people[1::2]
-        self.where = "identity in ({})".format(", ".join(self.going))
-        started = time.monotonic()
-        copy = copied(crowd, root / "whole")
-        self.points = int(self.child(copy, 0).split()[1])
-        self.seconds = time.monotonic() - started
-
-    def child(self, copy: Planted, point: int, *, after: float | None = None) -> str:
-        """Run an erasure; killed at a point of it, or some seconds after its beginning."""
-        command = [sys.executable, "-c", CHILD, str(copy.path), str(point), self.where]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert child.stdout is not None
-        first = child.stdout.readline()
-        if after is not None:
-            time.sleep(after)
-            child.send_signal(signal.SIGKILL)
-        rest, _ = child.communicate(timeout=120)
-        expected = (0, -signal.SIGKILL) if after is not None else (-signal.SIGKILL if point else 0,)
-        assert child.returncode in expected
-        return first + rest
-
-    def check(self, copy: Planted, model: MarkedModel) -> bool:
-        """See that a restart completes what was begun; whether it had been begun."""
-        begun = (copy.path / PENDING).exists()
-        done = bool(read_certificates(copy.path))
-        opened: Any = Gallery.open(copy.path, model=model)  # type: ignore[arg-type]
-        if begun:
-            assert opened.info().erasing
-            opened.add([])  # any writer completes it
-        elif not done:
-            assert len(opened) == 2 * len(self.crowd.ids), "nothing was decided, so nothing is gone"
-            opened.privacy.erase(opened.privacy.find(where=self.where))
-        assert sum(found(copy, self.going).values()) == 0
-        assert {name for name, marks in found(copy, self.staying).items() if marks} == set(self.staying)
-        rows = sorted(row for name in self.staying for row in self.crowd.ids[name])
-        assert Gallery.open(copy.path).vectors()[0].tolist() == rows
-        (certificate,) = read_certificates(copy.path)
-        assert certificate.pictures == 2 * len(self.going)
-        assert not Gallery.open(copy.path).info().erasing
-        return begun
-
-    def rounds(self, at_points: int, at_moments: int, *, twice: bool = False) -> None:
-        model, begun = MarkedModel(), 0
-        points = np.linspace(1, self.points, at_points).astype(int).tolist()
-        delays = np.random.default_rng(7).uniform(0, self.seconds / 2, at_moments).tolist()
-        for number, (point, delay) in enumerate([(p, None) for p in points] + [(0, d) for d in delays]):
-            copy = copied(self.crowd, self.root / f"killed {number}")
-            self.child(copy, point, after=delay)
-            if twice and (copy.path / PENDING).exists():
-                self.child(copy, 1 + (7 * number) % 12)  # killed again while it completes the first
-            begun += self.check(copy, model)
-            shutil.rmtree(copy.path)
-        assert begun >= at_points // 2, "most points lie inside of the erasure"
-
-
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return plant(tmp_path_factory.mktemp("few"), 12, commits=3)
 
 
 def test_a_killed_erasure_is_completed_by_a_restart(few: Planted, tmp_path: Path) -> None:
-    Killed(few, tmp_path).rounds(at_points=7, at_moments=3)
+    outcome = Killed(few, tmp_path).rounds(at_points=7, at_moments=3)
+    assert outcome.killed == 10
+    assert outcome.begun >= 3, "most points lie inside of the erasure"
 
 
 @pytest.mark.slow
 def test_an_erasure_killed_at_fifty_points_is_completed(few: Planted, tmp_path: Path) -> None:
-    Killed(few, tmp_path).rounds(at_points=38, at_moments=12, twice=True)
+    outcome = Killed(few, tmp_path).rounds(at_points=38, at_moments=12, twice=True)
+    assert outcome.killed == 50
+    assert min(outcome.begun, outcome.twice) >= 19
 
 
 def test_the_command_shows_then_erases_and_certifies(few: Planted, tmp_path: Path, capsys: Any) -> None:

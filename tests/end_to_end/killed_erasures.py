@@ -1,0 +1,137 @@
+"""Erasures in processes that are killed at every step, and what a restart makes of what they leave."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from planted_people import MarkedModel, Planted, found
+
+from tipr.gallery import Gallery
+from tipr.gallery.erase import read_certificates
+from tipr.gallery.info import PENDING
+
+POINTS = Path(__file__).parents[1] / "durability"
+"""Where `kill_points` lies, the table of the functions that a change of a gallery goes through."""
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[4])
+from kill_points import POINTS
+from tipr.gallery import Gallery
+
+point, count = int(sys.argv[2]), 0
+
+def step():
+    global count
+    count += 1
+    if count == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def around(owner, name):
+    real, raw = getattr(owner, name), owner.__dict__.get(name)
+    def watched(*given, **named):
+        step()
+        result = real(*given, **named)
+        step()
+        return result
+    setattr(owner, name, staticmethod(watched) if isinstance(raw, staticmethod) else watched)
+
+for owner, name in {(owner, name) for owner, name, _ in POINTS.values()} | {(os, "unlink"), (os, "rmdir")}:
+    around(owner, name)
+
+gallery = Gallery.open(sys.argv[1])
+chosen = gallery.privacy.find(where=sys.argv[3])
+print("ready", flush=True)
+gallery.privacy.finish()
+gallery.privacy.erase(chosen)
+assert not {"torch", "transformers"} & set(sys.modules)
+print(count, flush=True)
+"""
+
+
+def copied(planted: Planted, place: Path) -> Planted:
+    """The same people in a copy of their gallery."""
+    shutil.copytree(planted.path, place)
+    return Planted(place, planted.folder, planted.ids, planted.marks)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many erasures were killed, how many of them had been decided, and how many were killed twice."""
+
+    killed: int
+    begun: int
+    twice: int
+
+
+class Killed:
+    """Erasures of half of the people in copies of one gallery, in processes that are killed."""
+
+    def __init__(self, crowd: Planted, root: Path) -> None:
+        self.crowd, self.root = crowd, root
+        people = sorted(crowd.marks)
+        self.going, self.staying = people[::2], people[1::2]
+        self.where = "identity in ({})".format(", ".join(self.going))
+        started = time.monotonic()
+        copy = copied(crowd, root / "whole")
+        self.points = int(self.child(copy, 0).split()[1])
+        self.seconds = time.monotonic() - started
+
+    def child(self, copy: Planted, point: int, *, after: float | None = None) -> str:
+        """Run an erasure; killed at a point of it, or some seconds after its beginning."""
+        command = [sys.executable, "-c", CHILD, str(copy.path), str(point), self.where, str(POINTS)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert child.stdout is not None
+        first = child.stdout.readline()
+        if after is not None:
+            time.sleep(after)
+            child.send_signal(signal.SIGKILL)
+        rest, _ = child.communicate(timeout=120)
+        expected = (0, -signal.SIGKILL) if after is not None else (-signal.SIGKILL if point else 0,)
+        assert child.returncode in expected
+        return first + rest
+
+    def check(self, copy: Planted, model: MarkedModel) -> bool:
+        """See that a restart completes what was begun; whether it had been begun."""
+        begun = (copy.path / PENDING).exists()
+        done = bool(read_certificates(copy.path))
+        opened: Any = Gallery.open(copy.path, model=model)  # type: ignore[arg-type]
+        if begun:
+            assert opened.info().erasing
+            opened.add([])  # any writer completes it
+        elif not done:
+            assert len(opened) == 2 * len(self.crowd.ids), "nothing was decided, so nothing is gone"
+            opened.privacy.erase(opened.privacy.find(where=self.where))
+        assert sum(found(copy, self.going).values()) == 0
+        assert {name for name, marks in found(copy, self.staying).items() if marks} == set(self.staying)
+        rows = sorted(row for name in self.staying for row in self.crowd.ids[name])
+        assert Gallery.open(copy.path).vectors()[0].tolist() == rows
+        (certificate,) = read_certificates(copy.path)
+        assert certificate.pictures == 2 * len(self.going)
+        assert not Gallery.open(copy.path).info().erasing
+        return begun
+
+    def rounds(self, at_points: int, at_moments: int, *, twice: bool = False) -> Outcome:
+        """Kill at points spread over the erasure, and at random moments; every one is completed by a restart."""
+        model, begun, again = MarkedModel(), 0, 0
+        points = np.linspace(1, self.points, at_points).astype(int).tolist()
+        delays = np.random.default_rng(7).uniform(0, self.seconds / 2, at_moments).tolist()
+        for number, (point, delay) in enumerate([(p, None) for p in points] + [(0, d) for d in delays]):
+            copy = copied(self.crowd, self.root / f"killed {number}")
+            self.child(copy, point, after=delay)
+            if twice and (copy.path / PENDING).exists():
+                again += 1
+                self.child(copy, 1 + (7 * number) % 12)  # killed again while it completes the first
+            begun += self.check(copy, model)
+            shutil.rmtree(copy.path)
+        return Outcome(at_points + at_moments, begun, again)
