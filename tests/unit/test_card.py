@@ -5,8 +5,18 @@ import json
 import pytest
 
 from tipr import config as configuration
-from tipr.training import RunConfig
-from tipr.training.card import card_facts, learning_history, render, selection_line, write_card
+from tipr.data.datasets import DATASETS
+from tipr.errors import ConfigError, DatasetError
+from tipr.retrieval import Retriever
+from tipr.training import RunConfig, train
+from tipr.training.card import (
+    card_facts,
+    learning_history,
+    render,
+    selection_line,
+    starts_from_research,
+    write_card,
+)
 
 SCORES = {code: {"R@1": 61.5, "R@5": 80.0, "R@10": 90.25, "mAP": 55.0, "mINP": 40.0} for code in ("en", "zh", "mean")}
 DATA = {
@@ -90,3 +100,50 @@ def test_an_early_end_and_missing_scores_are_said():
     card = render(facts(stopped="max_minutes", scores=None, split="last"))
     assert "stopped before its configured length: max_minutes" in card
     assert "| mean |" not in card
+
+
+def commercial(folder, **changes):
+    tree = {
+        "out": str(folder / "run"),
+        "method": {"name": "clip_baseline"},
+        "encoder": {"name": "compact"},
+        "tokenizer": {"kind": "subword"},
+        "data": {"dataset": "manifest", "root": str(folder / "nowhere")},
+        "epochs": 1,
+        "intended_use": "commercial",
+        "threads": 1,
+    }
+    return configuration.parse({**tree, **changes}, RunConfig, source="test")
+
+
+def test_a_commercial_model_must_not_learn_from_data_for_research_only(tmp_path):
+    for dataset, fact in DATASETS.items():
+        config = commercial(tmp_path, data={"dataset": dataset, "root": str(tmp_path / "nowhere")})
+        with pytest.raises((ConfigError, DatasetError)) as caught:
+            train(config)
+        refused = "intended_use: commercial is refused: the licence of" in str(caught.value)
+        assert refused == fact.facts.research_only == (dataset not in ("manifest", "synthetic"))
+
+
+def test_nor_start_from_a_model_that_did(tmp_path):
+    demo = Retriever.load("demo")
+    for name, card, refused in (
+        ("own", {"data": {"research_only": True}}, True),
+        ("started", {"data": {"research_only": False}, "start_research_only": True}, True),
+        ("free", {"data": {"research_only": False}}, False),
+    ):
+        Retriever(demo.encoder, demo.tokenizer, demo.preprocessing, card).save(tmp_path / name)
+        config = commercial(tmp_path, start_from=str(tmp_path / name))
+        assert starts_from_research(config) == refused
+        with pytest.raises((ConfigError, DatasetError)) as caught:
+            train(config)
+        assert ("learned from data for research only" in str(caught.value)) == refused
+
+
+def test_the_card_names_use_and_limits():
+    made = facts()
+    page = render(made)
+    assert "- use: research\n" in page
+    assert "RESEARCH ONLY" not in page
+    assert "identifies nobody" in page
+    assert "RESEARCH ONLY" in render({**made, "data": {**made["data"], "research_only": True}})

@@ -49,6 +49,7 @@ class DatasetFacts:
     Attributes:
         title: the official name.
         licence: who may use it, and for what.
+        research_only: a model that learned from it must not be declared fit for commercial use.
         languages: of its captions.
         splits: that may be there.
         layout: of its files, in one line.
@@ -72,6 +73,7 @@ class DatasetFacts:
     optional: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
+    research_only: bool = False
     note: str = ""
 
 

@@ -24,6 +24,7 @@ from tipr.methods.base import keep
 from tipr.retrieval import Retriever
 from tipr.retrieval.model_folder import read_heads
 from tipr.training import environment
+from tipr.training.card import starts_from_research
 from tipr.training.checkpoint import reported
 from tipr.training.features import pair_features
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
@@ -142,6 +143,7 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
     """
     first = fabric.global_rank == 0
     kind = METHODS[config.method.name]
+    _check_use(config)
     train = _training_split(config)
     environment.seed_all(config.seed)
     base = None if config.start_from is None else Retriever.load(config.start_from)
@@ -200,6 +202,24 @@ def assemble(config: RunConfig, fabric: Any, note: Note) -> Run:
         average=average,
         shadow=shadow,
     )
+
+
+def _check_use(config: RunConfig) -> None:
+    """See that a model for commercial use does not come from what may be used for research only.
+
+    Raises:
+        ConfigError: it does; names what stands in the way.
+        WeightsError: there is no model to start from.
+    """
+    if config.intended_use != "commercial":
+        return
+    facts = DATASETS[config.data.dataset].facts
+    if facts.research_only:
+        raise ConfigError(f"intended_use: commercial is refused: the licence of {facts.title} is {facts.licence}")
+    if starts_from_research(config):
+        raise ConfigError(
+            f"intended_use: commercial is refused: {config.start_from} learned from data for research only"
+        )
 
 
 def _training_split(config: RunConfig) -> Split | Pairs:

@@ -12,6 +12,7 @@ from tipr.data.batch import BilingualBatch
 from tipr.data.datasets import DATASETS
 from tipr.data.samples import LANGUAGES, Pairs, Split
 from tipr.methods import METHODS
+from tipr.retrieval.model_folder import model_folder, read_description
 from tipr.training.checkpoint import reported
 from tipr.training.run_config import RunConfig
 from tipr.training.validation import Scores
@@ -38,6 +39,7 @@ def data_facts(config: RunConfig, train: Split | Pairs) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "dataset": config.data.dataset,
         "licence": DATASETS[config.data.dataset].facts.licence,
+        "research_only": DATASETS[config.data.dataset].facts.research_only,
         **({"people": train.identity_count} if isinstance(train, Split) else {}),
         "images": len(train.images),
         "captions": len(train),
@@ -63,6 +65,22 @@ def _records(train: Split | Pairs) -> Iterator[tuple[Path, str, str] | tuple[Pat
         return
     for caption, position, language in zip(train.captions, train.image_id, train.language, strict=True):
         yield train.images[position], caption, language
+
+
+def research_only(card: Mapping[str, Any]) -> bool:
+    """Whether a model learned, itself or in the model that it started from, from data for research only."""
+    return bool(card.get("data", {}).get("research_only", False) or card.get("start_research_only", False))
+
+
+def starts_from_research(config: RunConfig) -> bool:
+    """`research_only` of the model that a run starts from.
+
+    Raises:
+        WeightsError: there is no such model.
+    """
+    if config.start_from is None:
+        return False
+    return research_only(read_description(model_folder(config.start_from)).get("card", {}))
 
 
 def learning_history(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -104,6 +122,8 @@ def card_facts(
         "method": config.method.name,
         "encoder": config.encoder.name,
         "data": data,
+        "start_research_only": starts_from_research(config),
+        "intended_use": config.intended_use,
         "seed": config.seed,
         "selection": config.selection.split,
         "selected_on_test": config.selection.select_on_test,
@@ -161,6 +181,7 @@ def render(facts: dict[str, Any]) -> str:
     ]
     if facts["stopped"]:
         lines.append(f"- stopped before its configured length: {facts['stopped']}")
+    lines += ["", "## Intended use and limits", "", *_use(facts)]
     lines += ["", "## Selection and scores", "", selection_line(facts), ""]
     for name in ("best", "last"):
         lines += _table(name, facts[name])
@@ -178,6 +199,24 @@ def selection_line(facts: dict[str, Any]) -> str:
         f"The best epoch was chosen by mean R@1 over languages on the split {facts['selection']!r}; "
         f"the scores are of that split.{wanted}"
     )
+
+
+def _use(facts: dict[str, Any]) -> list[str]:
+    """What the model is for, and what it is not."""
+    data = facts["data"]
+    lines = [f"- use: {facts.get('intended_use', 'research')}"]
+    if research_only(facts):
+        lines.append(
+            "- RESEARCH ONLY: the licence of its training data, or of a model that it started from, allows no more."
+        )
+    lines += [
+        "- It ranks pictures of people by a description of what they wear and carry. It identifies nobody, and no "
+        "decision about a person should rest on it alone.",
+        f"- It knows descriptions in {', '.join(data['languages'])}, and pictures like those of its training data: "
+        "other cameras, crops and clothes give lower scores than those below.",
+        "- Its errors may differ between groups of people; measure that on your own data before you rely on it.",
+    ]
+    return lines
 
 
 def _languages_and_start(config: dict[str, Any]) -> list[str]:

@@ -301,6 +301,8 @@ class RunConfig(Section):
         threads: CPU threads of each process; None: torch's choice.
         log_every: steps between two lines of the journal; the only times the device is waited for.
         export_half: store `best/` and `last/` as float16.
+        intended_use: what the model card says the model is for. "commercial" is refused for training data that may be
+            used for research only, and for a start from a model that learned from such data.
         expected: of a published recipe: language -> metric -> (low, high) in percent on the test split, for whoever
             runs it again (`tipr reproduce`); nothing in training looks at it.
     """
@@ -329,6 +331,7 @@ class RunConfig(Section):
     threads: PositiveInt | None = None
     log_every: PositiveInt = 20
     export_half: bool = False
+    intended_use: Literal["research", "commercial"] = "research"
     expected: dict[str, dict[Literal["R@1", "R@5", "R@10", "mAP", "mINP"], tuple[float, float]]] = Field(
         default_factory=dict
     )

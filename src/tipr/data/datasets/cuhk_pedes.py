@@ -14,6 +14,7 @@ class CuhkPedes(AnnotatedDataset):
     facts = DatasetFacts(
         title="CUHK-PEDES",
         licence="academic research only, asked for from a university address",
+        research_only=True,
         languages=("en",),
         splits=("train", "val", "test"),
         layout="reid_raw.json beside imgs/{cam_a, cam_b, CUHK01, CUHK03, Market, test_query, train_query}",

@@ -14,6 +14,7 @@ class IcfgPedes(AnnotatedDataset):
     facts = DatasetFacts(
         title="ICFG-PEDES",
         licence="academic research only; its images are of MSMT17, whose terms hold as well",
+        research_only=True,
         languages=("en",),
         splits=("train", "test"),
         layout="ICFG-PEDES.json beside imgs/{train, test}",

@@ -14,6 +14,7 @@ class RstpReid(AnnotatedDataset):
     facts = DatasetFacts(
         title="RSTPReid",
         licence="research; no licence is stated; its images are of MSMT17, whose terms hold as well",
+        research_only=True,
         languages=("en",),
         splits=("train", "val", "test"),
         layout="data_captions.json beside imgs/",

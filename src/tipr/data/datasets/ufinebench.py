@@ -18,6 +18,7 @@ class UFineBench(AnnotatedDataset):
     facts = DatasetFacts(
         title="UFineBench",
         licence="research only, after a licence agreement that a supervisor signs for students",
+        research_only=True,
         languages=("en",),
         splits=("train", "test"),
         layout="an annotation file (.json, of any name) beside images/",
