@@ -15,7 +15,7 @@ def test_known_projections_stay_and_new_ones_are_copies_of_the_source() -> None:
     other = encoder.adapted(config)
     assert other.languages == ("en", "de", "zh")
     assert other.config.hidden_dropout == 0.3
-    found = {name: float(projection.weight.mean()) for name, projection in other.target_projections.items()}
+    found = {name: projection.weight.mean().item() for name, projection in other.target_projections.items()}
     assert found == {"de": 2.0, "zh": 3.0}
     before, after = encoder.state_dict(), other.state_dict()
     for name in before.keys() - {"target_projections.fr.weight", "target_projections.fr.bias"}:
