@@ -200,6 +200,32 @@ def test_choosing_needs_exactly_one_way(gallery: Gallery) -> None:
     assert gallery.privacy.find(identity=1).without([3, 99]).free == [1, 5, 7]
 
 
+def test_exact_copies_go_with_a_picture(tmp_path: Path) -> None:
+    model: Any = ColourModel()
+    gallery = Gallery.create(tmp_path / "g", model)
+    picture = paint(tmp_path / "p" / "a.png", seed=1)
+    copy = tmp_path / "q" / "b.png"
+    copy.parent.mkdir()
+    copy.write_bytes(picture.read_bytes())
+    gallery.add([picture], camera="gate")
+    gallery.add([copy], camera="door")
+    gallery.add([paint(tmp_path / "p" / "c.png", seed=2)])
+    for chosen in (
+        gallery.privacy.find(where="camera = door"),
+        gallery.privacy.find(like=picture, at_least=2),
+        gallery.privacy.expired(timedelta(microseconds=1), Filters.of(camera="gate")),
+    ):
+        assert sorted(chosen.free) == [0, 1]
+    privacy = gallery.privacy
+    privacy.hold("case", privacy.find(where="camera = door").without([0]), reason="x", until=LATER)
+    assert privacy.erase(privacy.find(where="camera = gate")) is not None
+    assert gallery.vectors()[0].tolist() == [1, 2], "the held copy stays"
+    assert (gallery.add([picture]).refused, gallery.add([copy]).unchanged) == (1, 1)
+    privacy.release("case")
+    assert privacy.erase(privacy.find(where="camera = door")) is not None
+    assert gallery.add([picture, copy]).refused == 2
+
+
 def test_a_certificate_tells_counts_and_no_person(tmp_path: Path) -> None:
     model: Any = ColourModel()
     paint(tmp_path / "p" / "frame.png", size=(120, 60))

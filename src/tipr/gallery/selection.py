@@ -1,4 +1,7 @@
-"""Which rows an erasure or a retention limit would take; to be looked at before anything is erased."""
+"""Which rows an erasure or a retention limit would take; to be looked at before anything is erased.
+
+Exact copies of a chosen picture under other paths are chosen with it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Candidates:
 
     Attributes:
         chosen_by: one of `tipr.gallery.erase.REASONS`.
-        ids: (n,) int64, rising; best first where they were chosen by a picture.
+        ids: (n,) int64, rising, or best first where they were chosen by a picture; exact copies stand last.
         columns: `SHOWN`, each (n,).
         held: row -> name of the hold that keeps it; these are left.
         similarity: (n,) float32, where they were chosen by a picture.
@@ -91,12 +94,12 @@ def by_identity(reader: Reader, holds: Sequence[Hold], identity: int | str) -> C
     """The rows of one person, where identities are known; 7 and "7" are the same."""
     known = reader.columns(("identity",))["identity"]
     shown = matching(known, lambda value: value is not None and str(value) == str(identity))
-    return _candidates("identity", reader, holds, np.flatnonzero(shown))
+    return _candidates("identity", reader, holds, _with_copies(reader, np.flatnonzero(shown)))
 
 
 def by_filters(reader: Reader, holds: Sequence[Hold], filters: Filters) -> Candidates:
     """The rows that pass filters."""
-    return _candidates("where", reader, holds, np.flatnonzero(_passing(reader, filters)))
+    return _candidates("where", reader, holds, _with_copies(reader, np.flatnonzero(_passing(reader, filters))))
 
 
 def by_picture(
@@ -124,6 +127,7 @@ def by_picture(
         at_least = limits.stands_out if limits.stands_out > limits.similar else np.inf
     order = top_k(found, len(found))
     chosen = order[same[order] | ((found[order] >= at_least) & (np.cumsum(~same[order]) <= top))]
+    chosen = _with_copies(reader, chosen)
     return replace(_candidates("like", reader, holds, chosen), similarity=found[chosen])
 
 
@@ -139,13 +143,25 @@ def by_age(
     taken, indexed = columns["time"], columns["indexed"]
     start = np.fmin(taken, indexed)
     limit = np.datetime64(((now or datetime.now(UTC)) - older_than).astimezone(UTC).replace(tzinfo=None), "us")
-    places = np.flatnonzero(_passing(reader, filters) & (start < limit))
+    places = _with_copies(reader, np.flatnonzero(_passing(reader, filters) & (start < limit)))
     uncertain = np.isnat(taken[places]) | (taken[places] > indexed[places])
     return replace(_candidates("retention", reader, holds, places), from_indexing=int(uncertain.sum()))
 
 
 def _passing(reader: Reader, filters: Filters) -> NDArray[np.bool_]:
     return filters.mask(reader.columns(filters.columns), len(reader.ids()))
+
+
+def _with_copies(reader: Reader, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Some rows, and behind them those of the same file and box under other paths: they show the same."""
+    if not len(places):
+        return places
+    columns = reader.columns(("sha256", "box"))
+    pictures = list(zip(columns["sha256"], columns["box"], strict=True))
+    chosen = frozenset(places.tolist())
+    shown = {pictures[place] for place in chosen}
+    copies = [place for place, picture in enumerate(pictures) if picture in shown and place not in chosen]
+    return np.concatenate([places, np.array(copies, dtype=np.int64)])
 
 
 def _candidates(chosen_by: str, reader: Reader, holds: Sequence[Hold], places: NDArray[np.int64]) -> Candidates:
