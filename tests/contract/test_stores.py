@@ -49,7 +49,7 @@ def engine(request: pytest.FixtureRequest) -> type[Store]:
 
 def test_every_file_of_the_folder_is_in_the_table() -> None:
     names = {path.stem for path in Path(str(home.__file__)).parent.glob("*.py")}
-    files = names - {"__init__", "exact"}  # the one keeps nothing, it is the copy in memory
+    files = names - {"__init__", "exact", "on_disk"}  # two ways to search a store, which keep nothing
     assert files == {engine().__module__.rsplit(".", 1)[1] for engine in STORES.values()}
     assert all(engine().name == name for name, engine in STORES.items())
 
@@ -85,6 +85,29 @@ def test_rows_come_piece_by_piece_coded_and_one_by_one(engine: type[Store], tmp_
     for gone in (3, 999, -1):
         with pytest.raises(KeyError, match=str(gone)):
             store.rows([0, gone], ["path"])
+
+
+def test_an_index_finds_rows_and_goes_with_an_erasure(engine: type[Store], tmp_path: Path) -> None:
+    store = engine.create(tmp_path, DIM)
+    rows = [row(number) for number in range(400)]
+    store.append(rows, 0)
+    assert not store.indexed
+    store.index()
+    store.append([row(400)], 400)
+    store = engine.open(tmp_path, DIM)
+    assert store.indexed
+    query = rows[7].vector.astype(np.float32)
+    products = store.vectors().astype(np.float32) @ query
+    found = store.nearest(query, 10)
+    assert len(set(found.tolist()) & set(np.argsort(-products)[:10].tolist())) >= 8
+    assert 400 in store.nearest(row(400).vector.astype(np.float32), 10)  # it came after the index
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    store.erase([7])
+    assert not store.indexed
+    kept = {path for path in tmp_path.rglob("*") if path.is_file()} & before
+    assert not [path for path in kept if "_indices" in str(path)]
+    store.index()
+    assert 7 not in store.nearest(query, 50)
 
 
 def test_an_empty_store_answers(engine: type[Store], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -363,6 +364,16 @@ def test_every_form_of_query_from_the_command_line(gallery: Path, people: Path, 
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 8
     assert (printed[0], printed[4]) == ("a red coat", "穿红色外套")
+
+
+def test_an_approximate_search_needs_its_index(gallery: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(gallery, tmp_path / "g")
+    assert run("search", tmp_path / "g", "a red coat", "--approximate") == 2
+    assert "has no index: build one with `tipr index approximate`" in capsys.readouterr().err
+    assert run("index", "approximate", tmp_path / "g") == 0
+    assert "an index of 24 pictures" in capsys.readouterr().out
+    assert run("search", tmp_path / "g", "a red coat", "--approximate", "-k", 24, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 24
 
 
 @pytest.mark.parametrize(

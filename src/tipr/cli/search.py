@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     help="Look at the words and each of the N best pictures together, and order those by that.",
 )
 @click.option(
+    "--approximate", is_flag=True, help="Through the index of `tipr index approximate`: quick, and may miss a picture."
+)
+@click.option(
     "--language",
     type=click.Choice(["en", "zh", "fr", "de"]),
     help="Language of TEXT; found out by default.",
@@ -87,6 +90,7 @@ def command(  # noqa: PLR0912  (one branch for each form of query and of output)
     part: str | None,
     group_by: str | None,
     rerank: int | None,
+    approximate: bool,
     language: str | None,
     only_paths: bool,
     saves: tuple[Path, ...],
@@ -104,8 +108,8 @@ def command(  # noqa: PLR0912  (one branch for each form of query and of output)
     """
     one = bool(text) or image is not None
     _check_usage(one=one, queries=queries, saves=saves, after=after, as_json=as_json, only_paths=only_paths)
-    if queries is not None and (one or without or rerank):
-        raise click.UsageError("--queries cannot be combined with TEXT, --image, --not or --rerank")
+    if queries is not None and (one or without or rerank or approximate):
+        raise click.UsageError("--queries cannot be combined with TEXT, --image, --not, --rerank or --approximate")
     if (image_weight is not None and not (text and image)) or (not_weight is not None and without is None):
         raise click.UsageError("--image-weight needs TEXT and --image, --not-weight needs --not")
     from tipr.cli import output
@@ -147,6 +151,7 @@ def command(  # noqa: PLR0912  (one branch for each form of query and of output)
                 group_by=group_by,
                 language=language if spoken is None else spoken.language,
                 rerank=rerank,
+                approximate=approximate,
                 say=notes.append,
                 progress=report,
                 **filters,

@@ -56,12 +56,20 @@ logger = logging.getLogger(__name__)
 class Gallery:
     """People on disk; made by `create` or `open`. Several processes may read while one writes."""
 
-    def __init__(self, path: Path, settings: dict[str, Any], store: Store, load: Callable[[], Retriever]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        store: Store,
+        load: Callable[[], Retriever],
+        *,
+        memory: int | None = None,
+    ) -> None:
         self.path = path
         self._settings = settings
         self._store = store
         self._model = GalleryModel(path, settings, load)
-        self._reader = Reader(path, store, settings["model"]["dim"])
+        self._reader = Reader(path, store, settings["model"]["dim"], memory)
         self._writer = Writer(path, settings, store, self._reader)
 
     @classmethod
@@ -138,6 +146,7 @@ class Gallery:
         model: Path | str | Retriever | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        memory: int | None = None,
     ) -> Gallery:
         """Open a gallery; its model is loaded when something has to be encoded.
 
@@ -146,6 +155,8 @@ class Gallery:
             model: where its model lies now, when that was moved; another model is refused at first use.
             device: where the model runs.
             threads: CPU threads for the model.
+            memory: bytes that the vectors may take; half of the machine's memory by default. A gallery with more is
+                searched through the index that `index` built, or without one by reading all its rows for each search.
 
         Raises:
             GalleryError: nothing there, or something else than a gallery.
@@ -172,7 +183,7 @@ class Gallery:
                 )
             return _load(stored, device, threads)
 
-        return cls(path, settings, store, load)
+        return cls(path, settings, store, load, memory=memory)
 
     def __len__(self) -> int:
         return self._reader.consistently(lambda: len(self._reader.ids()))
@@ -293,6 +304,7 @@ class Gallery:
         group_by: str | None = None,
         language: str | None = None,
         rerank: int | None = None,
+        approximate: bool = False,
         model: Retriever | None = None,
         say: Say | None = None,
         progress: Progress | None = None,
@@ -311,6 +323,8 @@ class Gallery:
                 projection for each language.
             rerank: so many of the best pictures are scored a second time, words and picture together, and come first
                 by that score (`Hit.match`); at most what passes the filters. The others keep their order behind.
+            approximate: through the index that `index` built: faster from a cold start and in a very large gallery,
+                but it may miss a row. Where a filter keeps a tenth of the rows or less, all of them are scored.
             model: a loaded retriever to encode with; it must be the one that filled the gallery.
             say: called with sentences that must be read with the results, such as pictures that were not found; they
                 are logged when None.
@@ -337,7 +351,7 @@ class Gallery:
         say = say or logger.warning
 
         def page() -> Page:
-            search = self._search(filters, group_by)
+            search = self._search(filters, group_by, approximate=approximate)
             vector = self._query_vector(query, model, language, say)
             second = None
             if rerank is not None and isinstance(query, Query) and query.text is not None:
@@ -381,11 +395,26 @@ class Gallery:
 
         return self._reader.consistently(search)
 
-    def _search(self, filters: Filters, group_by: str | None) -> Search:
+    def index(self) -> None:
+        """Build an index for `search(approximate=True)`, or build it anew; an erasure takes it away.
+
+        It is also what a gallery is searched by whose vectors do not fit into memory.
+
+        Raises:
+            GalleryError: the gallery is empty, or another process is writing.
+        """
+        with self._writer.locked():
+            if not len(self._reader.ids()):
+                raise GalleryError(f"gallery {self.path} is empty: there is nothing to index")
+            self._store.index()
+            self._reader.refresh()
+
+    def _search(self, filters: Filters, group_by: str | None, *, approximate: bool = False) -> Search:
         if not len(self._reader.ids()):
             raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
-        sample = self._reader.scan().sample
-        return Search(self._reader, filters, group_by, lambda query: band_limits(stable_similarity(query, sample)))
+        scan = self._reader.index() if approximate else self._reader.scan()
+        limits = lambda query: band_limits(stable_similarity(query, scan.sample))  # noqa: E731
+        return Search(self._reader, scan, filters, group_by, limits=limits)
 
     def _query_vector(
         self, query: str | Query | NDArray[np.float32], model: Retriever | None, language: str | None, say: Say

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.errors import GalleryCorrupt, GalleryError
+from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
 from tipr.gallery.stores import Coded, Store
 from tipr.gallery.stores.exact import ExactScan
+from tipr.gallery.stores.on_disk import OnDisk, memory_for_vectors
 
 ATTEMPTS = 5
 """Times a reader starts again because the version it reads was erased."""
@@ -27,12 +28,14 @@ class Reader:
         path: of the gallery, for errors.
         store: what is read.
         dim: width of a vector.
+        memory: bytes that the vectors may take; by default `memory_for_vectors`.
     """
 
-    def __init__(self, path: Path, store: Store, dim: int) -> None:
+    def __init__(self, path: Path, store: Store, dim: int, memory: int | None = None) -> None:
         self.path = path
         self._store = store
         self._dim = dim
+        self._memory = memory_for_vectors() if memory is None else memory
         self._scan: ExactScan | None = None
         self._following = threading.Lock()
         self._cache: dict[str, Any] = {}
@@ -74,16 +77,34 @@ class Reader:
         """(N, D) float16."""
         return self._cached("vectors", self._store.vectors)
 
-    def scan(self) -> ExactScan:
-        """All vectors in memory; kept from version to version, so that only what changed is read."""
+    def scan(self) -> ExactScan | OnDisk:
+        """All vectors in memory, or on disk where they are too many.
+
+        In memory they are kept from version to version, so that only what changed is read.
+        """
         with self._following:
             if "scan" not in self._cache:
-                self._scan = (
-                    ExactScan.of(self._store, self._dim) if self._scan is None else self._scan.follow(self._store)
-                )
-                self._cache["scan"] = self._scan
-            scan: ExactScan = self._cache["scan"]
+                before, self._scan = self._scan, None
+                if 2 * self._dim * len(self.ids()) > self._memory:
+                    self._cache["scan"] = OnDisk(self._store, indexed=self._store.indexed)
+                else:
+                    self._scan = ExactScan.of(self._store, self._dim) if before is None else before.follow(self._store)
+                    self._cache["scan"] = self._scan
+            scan: ExactScan | OnDisk = self._cache["scan"]
             return scan
+
+    def index(self) -> OnDisk:
+        """The rows through the store's index.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if "index" not in self._cache:
+            if not self._store.indexed:
+                raise ConfigError(f"gallery {self.path} has no index: build one with `tipr index approximate`")
+            self._cache["index"] = OnDisk(self._store, indexed=True)
+        found: OnDisk = self._cache["index"]
+        return found
 
     def coded(self, names: Sequence[str]) -> dict[str, NDArray[Any] | Coded]:
         """Some of `tipr.gallery.stores.COLUMNS`, for filtering."""

@@ -20,7 +20,8 @@ from tipr.gallery.info import utc
 from tipr.gallery.paging import Cursor, fingerprint
 from tipr.gallery.reader import Reader
 from tipr.gallery.stores import COLUMNS, Coded
-from tipr.gallery.stores.exact import Ranked
+from tipr.gallery.stores.exact import ExactScan, Ranked
+from tipr.gallery.stores.on_disk import OnDisk
 from tipr.metrics.ranking import full_order, stable_similarity, top_k, two_stage_order
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class SearchOptions(TypedDict, total=False):
     group_by: str | None
     language: str | None
     rerank: int | None
+    approximate: bool
     model: Retriever | None
     say: Say | None
     progress: Progress | None
@@ -147,6 +149,7 @@ class Search:
 
     Args:
         reader: of a gallery with at least one row.
+        scan: its rows.
         filters: applied before anything is ranked.
         group_by: see `tipr.gallery.Gallery.search`.
         limits: the bands of a query.
@@ -155,9 +158,11 @@ class Search:
         ConfigError: `filters` or `group_by` names a column that no row has.
     """
 
-    def __init__(self, reader: Reader, filters: Filters, group_by: str | None, limits: Limits) -> None:
-        self._reader, self._filters, self._group_by, self._limits = reader, filters, group_by, limits
-        self._scan = reader.scan()
+    def __init__(
+        self, reader: Reader, scan: ExactScan | OnDisk, filters: Filters, group_by: str | None, *, limits: Limits
+    ) -> None:
+        self._reader, self._scan, self._filters, self._group_by = reader, scan, filters, group_by
+        self._limits = limits
         self._keep = None
         if filters.columns:
             self._keep = filters.mask(reader.coded(filters.columns), len(self._scan))

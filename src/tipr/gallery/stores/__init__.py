@@ -140,6 +140,20 @@ class Store(ABC):
         """As `columns`, of some rows, in the order asked for; KeyError for an id that is not there."""
 
     @abstractmethod
+    def index(self) -> None:
+        """Build an index for `nearest`, or build it anew. `purge` takes it away: it holds all rows once more."""
+
+    @property
+    @abstractmethod
+    def indexed(self) -> bool:
+        """Whether there is an index."""
+
+    @abstractmethod
+    def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """At most `count` ids of rows with the largest dot product with a (D,) query, as far as the index finds them;
+        it must be there."""
+
+    @abstractmethod
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Some of `COLUMNS` and `indexed`, each (N,) in the order of `ids`: `time` and `indexed` as datetime64[us] in
         UTC with NaT, `width` and `height` as integers, all others as objects with None."""

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from tipr.errors import GalleryCorrupt, GalleryError
 from tipr.gallery.stores import Coded, Durability, Pieces, Row, Store, TokenShape
 from tipr.gallery.table_files import TableFiles, files_of, unreadable
+from tipr.gallery.table_index import NAME as INDEX
+from tipr.gallery.table_index import build_index, has_index, nearest
 
 TABLE = "people"
 FRAGMENTS = 24
@@ -146,6 +148,24 @@ class LanceStore(Store):
         table = table.take(pa.array(order[places]))
         return {name: _column(name, table[name]) for name in names}
 
+    def index(self) -> None:
+        """Build the index; it is on disk right after the version that names it."""
+        with self._writing():
+            self._retry(lambda: build_index(self._files.newest()))
+            self._files.record()
+        self.refresh()
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the version that is read has an index."""
+        with self._reading():
+            return has_index(self._dataset)
+
+    def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Ids that the index finds."""
+        with self._reading():
+            return nearest(self._dataset, query, count)
+
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """Thumbnails in the order asked for."""
         return self._blobs("thumbnail", ids)
@@ -172,6 +192,8 @@ class LanceStore(Store):
     def purge(self) -> None:
         """Rewrite the files that held deleted rows, then drop every older version and whatever no version names."""
         with self._writing():
+            if has_index(self._files.newest()):  # its files hold the vectors of the rows that go
+                self._retry(lambda: self._files.newest().drop_index(INDEX))
             self._retry(lambda: self._merge(materialize_deletions_threshold=0.0))
             # the caller holds the gallery's lock, so no other writer has files that are not yet committed
             self._retry(

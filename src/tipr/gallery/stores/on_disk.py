@@ -1,0 +1,80 @@
+"""Search without the rows in memory: LanceDB's index where there is one, else all rows are read, block by block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipr.gallery.stores import Store
+from tipr.gallery.stores.exact import SAMPLE, Block, Mask, Positions, Ranked, block_of, ranked_from_blocks
+from tipr.metrics.ranking import stable_similarity, top_k
+
+EXACT_BELOW = 0.1
+"""Share of rows that pass a filter, below which they are all scored: an index loses recall there."""
+MEMORY_SHARE = 0.5
+"""Of the machine's memory that a gallery's vectors may take."""
+
+
+class OnDisk:
+    """Rows of one version of a store, left where they are.
+
+    Args:
+        store: where they are, at that version.
+        indexed: ask the store's index first; what it finds is scored and ordered exactly, but it may miss a row.
+
+    Attributes:
+        ids: (N,) int64, rising.
+    """
+
+    def __init__(self, store: Store, *, indexed: bool) -> None:
+        self._store, self._indexed = store, indexed
+        self.ids = store.ids()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def best(self, queries: NDArray[np.float32], count: int, keep: Mask | None = None) -> list[Ranked]:
+        """As `ExactScan.best`; through an index, the best rows of those it finds."""
+        share = 1.0 if keep is None else float(np.count_nonzero(keep)) / max(1, len(keep))
+        if self._indexed and share > EXACT_BELOW:
+            return [self._near(query, count, keep, share) for query in queries]
+        return ranked_from_blocks(queries, self._blocks(keep), count)
+
+    @cached_property
+    def sample(self) -> NDArray[np.float64]:
+        """As `ExactScan.sample`."""
+        places = np.unique(np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(np.int64))
+        return self._vectors(places).astype(np.float64)
+
+    def _near(self, query: NDArray[np.float32], count: int, keep: Mask | None, share: float) -> Ranked:
+        wanted = int(count / share * 1.5) if share < 1 else count
+        while True:
+            positions = np.searchsorted(self.ids, np.sort(self._store.nearest(query, min(wanted, len(self)))))
+            if keep is not None:
+                positions = positions[keep[positions]]
+            if len(positions) >= count or wanted >= len(self):
+                break
+            wanted *= 4
+        exact = stable_similarity(query, self._vectors(positions))
+        order = top_k(exact, count)
+        return Ranked(positions[order], exact[order])
+
+    def _vectors(self, positions: Positions) -> NDArray[np.float16]:
+        vectors: NDArray[np.float16] = self._store.rows(self.ids[positions].tolist(), ["vector"])["vector"]
+        return vectors
+
+    def _blocks(self, keep: Mask | None) -> Iterator[Block]:
+        for ids, vectors in self._store.blocks():
+            places = np.searchsorted(self.ids, ids)
+            part = slice(None) if keep is None else keep[places]
+            if len(places[part]):
+                yield block_of(places[part], vectors[part])
+
+
+def memory_for_vectors() -> int:
+    """Bytes that the vectors of a gallery may take: `MEMORY_SHARE` of the machine's memory."""
+    return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
