@@ -36,6 +36,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("A man, in a T-shirt.", ["A", "man", "in", "a", "T-shirt"]),
         ("d’un sac à dos l'homme", ["d’un", "sac", "à", "dos", "l'homme"]),
         ("他穿着红色的毛衣和黑色的裤子，背包。", ["他穿着", "红色的", "毛衣", "和黑色的", "裤子", "背包"]),
+        ("一位女子身穿一件红色西装外套。", ["一位", "女子身穿一件", "红色西装外套"]),
         ("... !", []),
     ],
 )

@@ -37,6 +37,7 @@ COMMANDS = {
     "ablate": "Train the settings of an ablation with several seeds, and compare them.",
     "reproduce": "Run a published recipe from the data check to the comparison.",
     "compare": "Put runs beside published figures, and beside each other.",
+    "report": "Write a training run as one HTML file: curves, scores, searches, where words look.",
     "analyse": "Look into a run: how true the relations were that it took for granted.",
     "translate": "Put the captions of a data set into other languages.",
     "data": "Make and check data sets.",

@@ -107,6 +107,86 @@ class BandRow:
     right_share: float
 
 
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One number that the training wrote down, over the optimiser steps."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WordLook:
+    """One word on a picture.
+
+    Attributes:
+        word: as written in the caption.
+        jpeg: the picture, dark where the word has no part in it.
+        thirds: per cent of the word's weight on the upper, the middle and the lower third.
+        effect: what the word adds to the cosine similarity of caption and picture.
+    """
+
+    word: str
+    jpeg: bytes
+    thirds: tuple[float, float, float]
+    effect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A caption on the picture that it was written for; `parts` are (text, it is one of `words`) in order."""
+
+    language: str
+    parts: tuple[tuple[str, bool], ...]
+    jpeg: bytes
+    words: tuple[WordLook, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WordPatches:
+    """Words on patches.
+
+    Attributes:
+        attention: the weights are the attention of the fusion layers; else what a word adds to the similarity.
+        adds_up: the patches add up to the similarity; False: they are a hint.
+        examples: captions with their pictures.
+    """
+
+    attention: bool
+    adds_up: bool
+    examples: tuple[Looked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MapPoint:
+    """A picture (`language` None) or a caption of person 1, 2, ... on the map."""
+
+    x: float
+    y: float
+    person: int
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleMap:
+    """People in the first two principal components.
+
+    Attributes:
+        points: pictures and captions.
+        pictures: one JPEG of each person.
+        shares: per cent of the variance in each of the two components.
+        nearest_here: per cent of the captions that lie nearest to their own person's pictures on the map.
+        nearest: the same in all dimensions.
+    """
+
+    points: tuple[MapPoint, ...]
+    pictures: tuple[bytes, ...]
+    shares: tuple[float, float]
+    nearest_here: float
+    nearest: float
+
+
 @dataclass(frozen=True)
 class ReportData:
     """Everything `write_report` needs.
@@ -135,6 +215,15 @@ class ReportData:
         notes: sentences that must be read with the numbers (for example a choice made on the test split).
         again: shell lines that make this report once more.
         overlap: what the versions of one query in several languages have in common, or None.
+        split: name of the evaluated split.
+        skipped: queries left out because the gallery has nothing relevant.
+        drawn: positions of the shown searches among the captions of the split.
+        took: words before `seconds`.
+        training: losses and other numbers of the training run over its steps.
+        words: words on patches, or None.
+        people: the map, or None.
+        trained_in: name -> value of the environment of the training run.
+        absent: id of a panel -> why it is not there.
     """
 
     run: str
@@ -163,11 +252,25 @@ class ReportData:
     notes: tuple[str, ...] = ()
     again: tuple[str, ...] = field(default=("make demo",))
     overlap: Overlap | None = None
+    split: str = "test"
+    skipped: int = 0
+    drawn: tuple[int, ...] = ()
+    took: str = "finished in"
+    training: tuple[Series, ...] = ()
+    words: WordPatches | None = None
+    people: PeopleMap | None = None
+    trained_in: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mean(self) -> ScoreRow:
         """The row over all languages (the only row when there is one language)."""
         return next((row for row in self.scores if row.language is None), self.scores[-1])
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the query languages, as scored."""
+        return tuple(row.language for row in self.scores if row.language is not None)
 
     @property
     def overlap_rows(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tipr.report.content import LANGUAGE_NAMES, ReportData, ScoreRow
+from tipr.report.content import LANGUAGE_NAMES, PeopleMap, ReportData, ScoreRow, WordPatches
+from tipr.report.run_charts import number
 
+TRAINING = "train"
+"""The split whose people a model has seen."""
 NUMBER_WORDS = (
     "zero",
     "one",
@@ -35,7 +38,10 @@ def headline(data: ReportData) -> str:
 
 def honest_words(data: ReportData) -> tuple[str, str]:
     """(what the numbers show, what they do not show)."""
-    if data.synthetic:
+    if data.split == TRAINING:
+        shows = f"how well this model knows the people that it was trained on{_evenly(data)}."
+        hides = "how well it finds people that it has never seen: nothing here says so."
+    elif data.synthetic:
         shows = (
             f"a small model, trained on drawn people, finds other drawn people that it has never seen{_evenly(data)}."
         )
@@ -71,7 +77,7 @@ def scores_heading(data: ReportData) -> str:
         points = max(1, _up(gap))
         return f"The {count} languages are within {number_word(points)} point{'s' * (points > 1)} of each other"
     weakest = min(rows, key=lambda row: row.recall[1])
-    name = LANGUAGE_NAMES[weakest.language or "en"]
+    name = LANGUAGE_NAMES.get(weakest.language or "", weakest.language)
     return f"The {count} languages differ by {gap:.0f} points: {name} is the weakest"
 
 
@@ -95,6 +101,28 @@ def searches_heading(data: ReportData) -> str:
     if len(languages) > 1 and len(data.queries) % len(languages) == 0:
         return f"{words}, {number_word(len(data.queries) // len(languages))} per language"
     return words
+
+
+def training_heading(data: ReportData) -> str:
+    """Whether the loss fell."""
+    loss = next((series for series in data.training if series.name.startswith("loss")), None)
+    if loss is None:
+        return "What the training wrote down"
+    first, last, steps = loss.y[0], loss.y[-1], f"{loss.x[-1]:,.0f} steps"
+    if last < first:
+        return f"The loss fell from {number(first)} to {number(last)} in {steps}"
+    return f"The loss did not fall: {number(first)} at the start, {number(last)} after {steps}"
+
+
+def words_heading(words: WordPatches) -> str:
+    """What the pictures of the words show."""
+    return "Where the words look in a picture" if words.attention else "Which parts of a picture the words go with"
+
+
+def map_heading(people: PeopleMap) -> str:
+    """How well the people can be told apart on the map."""
+    only = "" if people.nearest_here >= 50 else "only "
+    return f"On a flat map, {only}{people.nearest_here:.0f} % of the captions lie nearest to their own person"
 
 
 def _up(value: float) -> int:

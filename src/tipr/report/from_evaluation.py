@@ -25,7 +25,7 @@ from tipr.report.assemble import (
     shown_queries,
 )
 from tipr.report.content import Fact, ReportData, ScoreRow
-from tipr.report.findings import number_word
+from tipr.report.findings import TRAINING, number_word
 
 PACKAGES = ("tipr", "torch", "numpy", "pillow", "simplejpeg", "tokenizers", "lancedb", "pylance", "pyarrow")
 
@@ -71,7 +71,7 @@ def report_data(
     """
     languages = tuple(_language(features, code) for code in evaluation.text_to_image.languages)
     gallery = RankedGallery(features.images, features.gallery_identity, split.image_camera, picture)
-    queries, _ = shown_queries(languages, gallery, per_language=per_language, seed=seed, aligned_english=synthetic)
+    queries, drawn = shown_queries(languages, gallery, per_language=per_language, seed=seed, aligned_english=synthetic)
     bands = band_statistics(languages, gallery, seed=seed)
     easiest, hardest = extremes(languages, gallery, count=extreme_count)
     forward = evaluation.text_to_image
@@ -107,7 +107,16 @@ def report_data(
         notes=evaluation.notes,
         again=tuple(again),
         overlap=evaluation.overlap,
+        split=split.name,
+        skipped=evaluation.skipped,
+        drawn=tuple(drawn_captions(features, drawn)),
     )
+
+
+def drawn_captions(features: Features, drawn: Sequence[tuple[str, int]]) -> list[int]:
+    """Positions among all captions of (language, position among the captions of that language)."""
+    own = {code: np.flatnonzero(np.array(features.language) == code) for code, _ in drawn}
+    return [int(own[code][place]) if len(own[code]) else place for code, place in drawn]
 
 
 def environment() -> dict[str, str]:
@@ -142,6 +151,7 @@ def _row(score: Score, language: str | None, *, label: str = "Mean") -> ScoreRow
 def _facts(
     split: Split, evaluation: Evaluation, card: Mapping[str, Any], *, parameters: int, fingerprint: str, speed: str
 ) -> tuple[Fact, ...]:
+    seen = split.name == TRAINING
     cameras = len({camera for camera in split.image_camera if camera is not None})
     data = card.get("data") or {}
     each = evaluation.captions // max(1, len(evaluation.text_to_image.languages))
@@ -149,14 +159,16 @@ def _facts(
         Fact("Model", f"{card.get('encoder', 'model')}, {parameters / 1e6:.2f} M parameters"),
         Fact("Method", _method(card)),
         Fact("Gallery", f"{evaluation.images:,} pictures" + (f", {cameras} cameras" if cameras else "")),
-        Fact("Held-out people", f"{evaluation.identities:,}, none seen in training" if data else "not recorded"),
+        _people(evaluation, seen=seen, known=bool(data)),
         Fact("Queries", f"{each:,} per language, {evaluation.captions:,} in all"),
     ]
     if data.get("people"):
         facts.append(Fact("Training data", f"{data['people']:,} people, {data['images']:,} pictures"))
     selection = {"val": "validation people, never these", "test": "the TEST split", "last": "none: the last epoch"}
     if card.get("selection"):
-        facts.append(Fact("Epoch chosen on", selection.get(str(card["selection"]), str(card["selection"]))))
+        chosen_on = str(card["selection"])
+        words = "these very people" if chosen_on == split.name else selection.get(chosen_on, chosen_on)
+        facts.append(Fact("Epoch chosen on", words))
     if card.get("seed") is not None:
         facts.append(Fact("Training seed", f"{card['seed']} (one run)"))
     if card.get("commit"):
@@ -168,6 +180,12 @@ def _facts(
     if speed:
         facts.append(Fact("Speed", speed))
     return tuple(facts)
+
+
+def _people(evaluation: Evaluation, *, seen: bool, known: bool) -> Fact:
+    if seen:
+        return Fact("People", f"{evaluation.identities:,}, the model was trained on them")
+    return Fact("Held-out people", f"{evaluation.identities:,}, none seen in training" if known else "not recorded")
 
 
 def _method(card: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tipr.gallery.bands import BAND_NAMES
-from tipr.report import charts, findings
+from tipr.report import charts, findings, run_charts
 from tipr.report.content import HTML_LANGUAGE, LANGUAGE_NAMES, Curve, ReportData, ScoreRow
 from tipr.report.pictures import data_uri
 
@@ -119,6 +119,11 @@ def _charts(data: ReportData) -> dict[str, Any]:
             title="Similarity of pictures of the right person and of other people; "
             f"medians {float(_median(data.right_scores)):.2f} and {float(_median(data.other_scores)):.2f}",
         )
+    if data.training:
+        drawn["training"] = [(series.name, run_charts.series_chart(series)) for series in data.training]
+    if data.people is not None:
+        drawn["map"] = run_charts.map_chart(data.people)
+        drawn["keys"] = {language: run_charts.key_mark(language) for language in data.languages}
     return drawn
 
 

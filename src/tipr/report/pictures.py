@@ -11,14 +11,20 @@ SHOWN_HEIGHT = 312
 """Pixels; a result is shown 104 pixels wide, so a 1:3 crop fills it at normal density."""
 
 
-def shown_jpeg(image: Image.Image, *, height: int = SHOWN_HEIGHT, quality: int = 82) -> bytes:
-    """JPEG of a picture scaled down (never up) to `height` pixels, whole: shoes and hats decide."""
+def shown(image: Image.Image, *, height: int = SHOWN_HEIGHT) -> Image.Image:
+    """The picture in RGB, scaled down (never up) so that neither side is above `height`: shoes and hats decide."""
     image = image.convert("RGB")
-    if image.height > height:
-        width = max(1, round(image.width * height / image.height))
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    longest = max(image.size)
+    if longest <= height:
+        return image
+    width, tall = (max(1, round(side * height / longest)) for side in image.size)
+    return image.resize((width, tall), Image.Resampling.LANCZOS)
+
+
+def shown_jpeg(image: Image.Image, *, height: int = SHOWN_HEIGHT, quality: int = 82) -> bytes:
+    """JPEG of `shown`."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality, optimize=True)
+    shown(image, height=height).save(buffer, format="JPEG", quality=quality, optimize=True)
     return buffer.getvalue()
 
 

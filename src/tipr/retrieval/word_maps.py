@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from tipr.retrieval.retriever import Retriever
 
+SMALLEST_SHARE = 0.1
+"""A word that adds less than this share of what the strongest word adds has no map."""
 _HAN = "\u3400-\u9fff\uf900-\ufaff"
 _LETTER = rf"(?:(?![{_HAN}])\w)"
 _UNIT = re.compile(
-    # Chinese writes no spaces: a phrase ends behind a particle, before a conjunction, or with the run of characters
-    rf"[{_HAN}]+?(?:[的着了]|(?=[和与及并或])|(?![{_HAN}]))|{_LETTER}+(?:['’-]{_LETTER}+)*"
+    # Chinese writes no spaces: a phrase ends behind a particle or "a piece of", before "and", or with the characters
+    rf"[{_HAN}]+?(?:(?<=[的着了])|(?<=一[件条双位名个顶只副款种])|(?=[和与及并或])|(?![{_HAN}]))"
+    rf"|{_LETTER}+(?:['’-]{_LETTER}+)*"
 )
 
 
@@ -58,7 +61,7 @@ def word_maps(
         image: the picture.
         language: of the caption, for its projection.
         attention: show the fusion layers' attention; only where `encoder.can_rerank` and those layers were trained.
-        count: words at most; fewer when fewer bring the two closer.
+        count: words at most; fewer when fewer bring the two closer by a share worth showing.
 
     Raises:
         ConfigError: attention of an encoder without fusion layers.
@@ -71,7 +74,8 @@ def word_maps(
     rows = retriever.encode_text([caption, *without], language=language)
     added = rows[0] - rows[1:]
     effects = added @ retriever.encode_images([image])[0]
-    best = sorted(place for place in np.argsort(-effects, kind="stable")[:count] if effects[place] > 0)
+    least = max(SMALLEST_SHARE * float(effects.max()), np.finfo(np.float32).eps)
+    best = sorted(place for place in np.argsort(-effects, kind="stable")[:count] if effects[place] > least)
     maps = (
         _attended(retriever, caption, image, [spans[place] for place in best])
         if attention
