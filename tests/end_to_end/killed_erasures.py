@@ -66,11 +66,13 @@ def copied(planted: Planted, place: Path) -> Planted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many erasures were killed, how many of them had been decided, and how many were killed twice."""
+    """How many erasures were killed, how many of them after the decision, how many of these twice, and how many were
+    complete after a restart."""
 
     killed: int
     begun: int
     twice: int
+    completed: int
 
 
 class Killed:
@@ -123,15 +125,17 @@ class Killed:
 
     def rounds(self, at_points: int, at_moments: int, *, twice: bool = False) -> Outcome:
         """Kill at points spread over the erasure, and at random moments; every one is completed by a restart."""
-        model, begun, again = MarkedModel(), 0, 0
+        model, killed, begun, again, completed = MarkedModel(), 0, 0, 0, 0
         points = np.linspace(1, self.points, at_points).astype(int).tolist()
         delays = np.random.default_rng(7).uniform(0, self.seconds / 2, at_moments).tolist()
         for number, (point, delay) in enumerate([(p, None) for p in points] + [(0, d) for d in delays]):
             copy = copied(self.crowd, self.root / f"killed {number}")
             self.child(copy, point, after=delay)
+            killed += 1
             if twice and (copy.path / PENDING).exists():
                 again += 1
                 self.child(copy, 1 + (7 * number) % 12)  # killed again while it completes the first
             begun += self.check(copy, model)
+            completed += 1
             shutil.rmtree(copy.path)
-        return Outcome(at_points + at_moments, begun, again)
+        return Outcome(killed, begun, again, completed)
