@@ -72,18 +72,18 @@ def kill_many(folder: Path, kills: int, seed: int) -> Outcome:
             gallery = folder / f"g{number}"
             workload.create(gallery)
         point = points[number // 2 % len(points)] if number % 2 else None
-        _one(context, gallery, folder, number, point, rng, outcome)
+        _one(context, gallery, number, point=point, rng=rng, outcome=outcome)
     return outcome
 
 
-def _one(
-    context: Any, gallery: Path, folder: Path, number: int, point: str | None, rng: random.Random, outcome: Outcome
-) -> None:
+def _one(context: Any, gallery: Path, number: int, *, point: str | None, rng: random.Random, outcome: Outcome) -> None:
+    folder = gallery.parent
     log, answer = folder / f"{number}.log", folder / f"{number}.json"
     kinds = workload.KINDS if point is None else ("add", *NEEDS.get(point, ("add", "add")))
     process: ForkServerProcess = context.Process(
         target=workload.work,
-        args=(str(gallery), str(log), rng.randrange(2**32), f"run{number}", kinds, point, rng.randint(1, 3)),
+        args=(str(gallery), str(log), rng.randrange(2**32)),
+        kwargs={"name": f"run{number}", "kinds": kinds, "point": point, "nth": rng.randint(1, 3)},
     )
     process.start()
     if point is None:

@@ -139,7 +139,7 @@ def steps(rng: random.Random, state: frozenset[str], name: str, kinds: Sequence[
         state = step.states(state)[-1]
 
 
-def work(folder: str, log: str, seed: int, name: str, kinds: Sequence[str], point: str | None, nth: int) -> None:
+def work(folder: str, log: str, seed: int, *, name: str, kinds: Sequence[str], point: str | None, nth: int) -> None:
     """Change a gallery until somebody kills this process, or it kills itself at the nth passing of a named point."""
     from kill_points import arm
 

@@ -1,9 +1,9 @@
 """The digests of a gallery's files, by which damage on disk is told: Lance keeps no checksum of what it stores.
 
-GALLERY/digests.jsonl, one line a commit: a checksum of the line, a blank, and {file: [bytes, SHA-256]}; null is a file
-that goes. The files of a table never change, so a digest is written once, when the file is new. The small files beside
-the table are replaced in one step, and their next digest is written before: after a kill the old one or the new one
-holds.
+GALLERY/digests.jsonl, one line a commit: a checksum of the line, a blank, and {"files": {file: [bytes, SHA-256]},
+"next_id": n}; null stands for a file that goes, and `next_id` is there after rows were added. The files of a table
+never change, so a digest is written once, when the file is new. The small files beside the table are replaced in one
+step, and their next digest is written before: after a kill the old one or the new one holds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from pathlib import Path
 from tipr.errors import GalleryError
 
 NAME = "digests.jsonl"
-CHANGING = frozenset({"people.lance/_versions/latest_version_hint.json"})
-"""A hint that Lance rewrites at every commit and does not rely on."""
+HINT = "latest_version_hint.json"
+"""A file that Lance rewrites at every commit and does not rely on."""
+
+TORN = b"\x18"
+"""Ends what a kill or a full disk left of a line (CAN, cancel), once another line follows."""
 
 Digest = tuple[int, str]
 """Bytes, and SHA-256 in hex."""
@@ -31,11 +34,13 @@ class Ledger:
 
     Attributes:
         digests: file, relative to the gallery -> its digest; for a small file also the one before (None: no file).
-        bad_lines: numbers of lines that are damaged, from 1. A last line that was cut off by a kill is not counted.
-        torn: the file does not end with a whole line.
+        next_id: higher than the id of any row that was ever added.
+        bad_lines: numbers of lines that are damaged, from 1.
+        torn: the last line is not whole, as a kill or a full disk leaves it.
     """
 
     digests: Mapping[str, tuple[Digest | None, ...]]
+    next_id: int = 0
     bad_lines: tuple[int, ...] = ()
     torn: bool = False
 
@@ -53,38 +58,42 @@ class Ledger:
         except OSError as error:
             raise GalleryError(f"cannot read {folder / NAME}: {error.strerror or error}") from None
         digests: dict[str, tuple[Digest | None, ...]] = {}
-        bad = []
+        bad, next_id = [], 0
         *lines, rest = data.split(b"\n")
         for number, line in enumerate(lines, 1):
             check, _, text = line.partition(b" ")
             if check != _checksum(text):
-                bad.append(number)
+                if not line.endswith(TORN):
+                    bad.append(number)
                 continue
-            for name, value in json.loads(text).items():
+            tree = json.loads(text)
+            next_id = max(next_id, tree.get("next_id", 0))
+            for name, value in tree["files"].items():
                 digest = None if value is None else (int(value[0]), str(value[1]))
                 before = digests.get(name, ())[-1:] if "/" not in name else ()
                 digests[name] = (*before, digest)
-        return cls(digests, tuple(bad), bool(rest))
+        return cls(digests, next_id, tuple(bad), bool(rest))
 
 
-def note(folder: Path, digests: Mapping[str, Digest | None], *, sync: bool = True) -> None:
+def note(folder: Path, digests: Mapping[str, Digest | None], *, next_id: int = 0, sync: bool = True) -> None:
     """Add one line.
 
     Args:
         folder: of the gallery; the caller is its only writer.
         digests: file, relative to `folder` -> digest; None for one that goes.
+        next_id: higher than the id of any row that was ever added; 0 where none was added now.
         sync: have it on disk when this returns.
 
     Raises:
         OSError: the line cannot be written.
     """
     new = not (folder / NAME).exists()
-    line = _line(digests)
+    line = _line(digests, next_id)
     handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":  # a kill or a full disk cut the last line off
-            line = b"\n" + line
+            line = TORN + b"\n" + line
         if (written := os.write(handle, line)) != len(line):
             raise OSError(28, f"only {written} of {len(line)} bytes were written")
         if sync:
@@ -101,12 +110,13 @@ def prune(folder: Path, gone: Iterable[str]) -> None:
     Raises:
         OSError: the new file cannot be written; the old one stays.
     """
-    left = {name: known for name, known in Ledger.read(folder).digests.items() if name not in frozenset(gone)}
+    ledger = Ledger.read(folder)
+    left = {name: known for name, known in ledger.digests.items() if name not in frozenset(gone)}
     small = {name: known[0] for name, known in left.items() if len(known) > 1}
     draft = folder / f".{NAME}.draft"
     with draft.open("wb") as file:
         file.write(_line(small) if small else b"")
-        file.write(_line({name: known[-1] for name, known in left.items()}))
+        file.write(_line({name: known[-1] for name, known in left.items()}, ledger.next_id))
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, folder / NAME)
@@ -129,8 +139,9 @@ def digest_of_bytes(data: bytes) -> Digest:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def _line(digests: Mapping[str, Digest | None]) -> bytes:
-    text = json.dumps(digests, ensure_ascii=False, separators=(",", ":")).encode()
+def _line(digests: Mapping[str, Digest | None], next_id: int = 0) -> bytes:
+    tree = {"files": digests, **({"next_id": next_id} if next_id else {})}
+    text = json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode()
     return _checksum(text) + b" " + text + b"\n"
 
 

@@ -35,11 +35,12 @@ class TableFiles:
     Args:
         folder: of the gallery.
         place: of the table below it.
+        schema: the table's columns; a manifest of zeros reads as a table without any.
         power: have files on disk, not only in the system's cache, when `secure` and `record` return.
     """
 
-    def __init__(self, folder: Path, place: Path, *, power: bool) -> None:
-        self._folder, self._place, self._power = folder, place, power
+    def __init__(self, folder: Path, place: Path, schema: pa.Schema, *, power: bool) -> None:
+        self._folder, self._place, self._schema, self._power = folder, place, schema, power
         self._recorded: set[str] | None = None
         self._stamp: tuple[int, int, int] | None = None
         self._secured: set[str] = set()
@@ -51,31 +52,31 @@ class TableFiles:
         Raises:
             OSError, ValueError, RuntimeError: no version can be read.
         """
+        problem = None
         try:
-            return lance.dataset(str(self._place))
+            newest = lance.dataset(str(self._place))
+            if newest.schema == self._schema:
+                return newest
         except BaseException as error:
             if not unreadable(error):
                 raise
-            found = self._step_back()
-            if found is None:
-                raise
+            newest, problem = None, error
+        found = self._step_back()
+        if found is not None:
             return found
+        if problem is not None:
+            raise problem
+        return newest
 
     def settle(self) -> None:
         """Move manifests that are newer than the newest readable one aside: a commit needs their number.
 
         The caller is the only writer.
         """
-        try:
-            lance.dataset(str(self._place))
-        except BaseException as error:
-            if not unreadable(error):
-                raise
-            found = self._step_back()
-            if found is not None:
-                for version in self.versions():
-                    if version > found.version:
-                        set_aside(self._folder, self._place / "_versions" / manifest_name(version))
+        readable = self.newest().version
+        for version in self.versions():
+            if version > readable:
+                set_aside(self._folder, self._place / "_versions" / manifest_name(version))
 
     def versions(self) -> list[int]:
         """The versions that have a manifest, newest first, without reading one."""
@@ -88,10 +89,11 @@ class TableFiles:
         if self._power:
             self._sync(name for name in self._new())
 
-    def record(self, *, gone: bool = False) -> None:
+    def record(self, *, next_id: int = 0, gone: bool = False) -> None:
         """Have all new files on disk and note their digests.
 
         Args:
+            next_id: higher than the id of any row, when rows were added.
             gone: forget the files that are there no more, after their names are off the disk too.
 
         Raises:
@@ -102,8 +104,11 @@ class TableFiles:
             self._sync(new)
         noted = {name: digests.digest_of(self._folder / name) for name in new}
         if noted:
-            digests.note(self._folder, noted, sync=self._power)
             self._known().update(noted)
+            hint = os.path.relpath(self._place / "_versions" / digests.HINT, self._folder)
+            if (self._folder / hint).exists():
+                noted[hint] = digests.digest_of(self._folder / hint)
+            digests.note(self._folder, noted, next_id=next_id, sync=self._power)
         if gone:
             if self._power:
                 for folder, _, _ in os.walk(self._place):
@@ -123,6 +128,8 @@ class TableFiles:
             except BaseException as error:
                 if not unreadable(error):
                     raise
+                continue
+            if found.schema != self._schema:
                 continue
             if version not in self._told:
                 self._told.add(version)
@@ -167,7 +174,7 @@ def table_files(folder: Path, place: Path) -> Iterator[str]:
     for top, _, names in os.walk(place):
         for name in names:
             relative = os.path.relpath(os.path.join(top, name), folder)
-            if relative not in digests.CHANGING and not name.startswith(".") and ".tmp" not in name:
+            if name != digests.HINT and not name.startswith(".") and ".tmp" not in name:
                 yield relative
 
 

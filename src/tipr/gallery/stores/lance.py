@@ -55,7 +55,7 @@ class LanceStore(Store):
         self._tokens = tokens
         self._place = folder / f"{TABLE}.lance"
         self._piece = ROWS_PER_FRAGMENT if tokens is None else min(ROWS_PER_FRAGMENT, _rows_of(tokens))
-        self._files = TableFiles(folder, self._place, power=durability == "power")
+        self._files = TableFiles(folder, self._place, _schema(dim, tokens), power=durability == "power")
         with self._reading():
             self._dataset = self._files.newest()
             if self._dataset.schema != _schema(dim, tokens):
@@ -96,7 +96,7 @@ class LanceStore(Store):
             batch = _batch(rows, first_id, self._dim, self._tokens)
             newest = self._files.newest()
             pieces = lance.fragment.write_fragments(batch, newest, mode="append")
-            self._commit(newest, lance.LanceOperation.Append(pieces))
+            self._commit(newest, lance.LanceOperation.Append(pieces), next_id=first_id + len(rows))
         self.refresh()
 
     def ids(self) -> NDArray[np.int64]:
@@ -205,6 +205,7 @@ class LanceStore(Store):
     def maintain(self) -> None:
         """Merge fragments once there are many of them."""
         with self._writing():
+            self._files.record()  # what a killed process left
             many = len(self._files.newest().get_fragments()) > FRAGMENTS
         if many:
             self.compact()
@@ -259,11 +260,11 @@ class LanceStore(Store):
         found = dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
         return [found[int(i)] for i in ids]
 
-    def _commit(self, newest: Any, operation: Any) -> None:
+    def _commit(self, newest: Any, operation: Any, *, next_id: int = 0) -> None:
         """Make a new version of files that are written already: they are on disk before a manifest names them."""
         self._files.secure()
         lance.LanceDataset.commit(newest, operation, read_version=newest.version)
-        self._files.record()
+        self._files.record(next_id=next_id)
 
     def _hide(self, wanted: str) -> None:
         newest = self._files.newest()
