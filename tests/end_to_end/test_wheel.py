@@ -28,6 +28,7 @@ def test_wheel_carries_the_demo_model_and_types(wheel: Path) -> None:
     for name in ("py.typed", "assets/demo/model.json", "assets/demo/model.safetensors", "assets/demo/tokenizer.json"):
         assert f"tipr/{name}" in sizes, name
     assert any(name.startswith("tipr/report/templates/") for name in sizes)
+    assert 0 < sizes["tipr/assets/translation_estimator/estimator.safetensors"] < 3_000_000
     assert {"tipr/translation/prompts/translate.txt", "tipr/translation/prompts/rewrite.txt"} <= sizes.keys()
     assert sum(size for name, size in sizes.items() if name.startswith("tipr/assets/demo/")) <= 12_000_000
 

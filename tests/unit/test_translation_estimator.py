@@ -188,3 +188,19 @@ def test_the_study_style_knows_the_names_and_none_of_the_sentences_of_the_test()
         assert not set(sum(study.tails, ())) & set(sum(test.tails, ()))
         for fact, phrases in test.phrases.items():
             assert not set(phrases) & set(study.phrases.get(fact, ()))
+
+
+def test_a_saved_reader_reads_as_before(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = Retriever.load("demo").tokenizer
+    reader = CaptionReader(vocabulary_size=tokenizer.vocabulary_size, max_tokens=20).eval()
+    reader.save(tmp_path / "new", tokenizer, {"seed": 0})
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "estimator.json",
+        "estimator.safetensors",
+        "tokenizer.json",
+    ]
+    loaded, words = CaptionReader.load(tmp_path / "new")
+    assert not loaded.training
+    ids, mask = places_of(words, words.pieces([SOURCE, FAITHFUL["zh"]]), 20)
+    torch.testing.assert_close(loaded.read(ids, mask).values, reader.read(ids, mask).values, atol=0.05, rtol=0.0)

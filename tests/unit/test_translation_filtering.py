@@ -97,10 +97,31 @@ def test_a_given_threshold_holds_everywhere(tmp_path: Path) -> None:
     groups = run_filter(translations(tmp_path), Scripted(), threshold=0.05)
     assert {group.threshold for group in groups} == {0.05}
     assert sum(group.noisy for group in groups) == 80
-    with pytest.raises(ConfigError, match="other settings"):
-        run_filter(tmp_path, Scripted(), threshold=0.5)
     with pytest.raises(ConfigError, match=r"threshold must be in \[0, 1\], not 15"):
         run_filter(tmp_path, Scripted(), threshold=15)
+
+
+def test_another_threshold_replaces_the_rows_until_a_later_stage_has_begun(tmp_path: Path) -> None:
+    run_filter(translations(tmp_path), Scripted(), threshold=0.05)
+    again = Scripted()
+    groups = run_filter(tmp_path, again, threshold=0.5)
+    assert again.asked == []
+    assert [group.noisy for group in groups] == [4, 4, 0, 0]
+    rows = list(read_rows(tmp_path / FILTERED))
+    assert len(rows) == 80
+    assert {row["threshold"] for row in rows} == {0.5}
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(ConfigError, match=r"other settings \(threshold: 0.5 -> null\)"):
+        run_filter(tmp_path, Scripted())
+    assert list(read_rows(tmp_path / FILTERED)) == rows
+
+
+def test_another_estimator_is_refused(tmp_path: Path) -> None:
+    run_filter(translations(tmp_path), Scripted())
+    other = Scripted()
+    other.name = "other"
+    with pytest.raises(ConfigError, match="other settings"):
+        run_filter(tmp_path, other)
 
 
 def test_a_stopped_run_scores_nothing_twice(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ network can say not only that a translation is suspicious but where.
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -189,10 +191,14 @@ class CaptionReader(nn.Module):
             "card": dict(card),
         }
         text = json.dumps(description, indent=2, ensure_ascii=False)
-        (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-        save_file({name: value.half().contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
-        (folder / WEIGHTS).chmod(0o644)  # the safetensors writer makes files that nobody else may read
-        tokenizer.save(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
+            draft = Path(scratch)
+            (draft / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+            save_file({name: value.half().contiguous() for name, value in self.state_dict().items()}, draft / WEIGHTS)
+            tokenizer.save(draft)
+            for path in sorted(draft.iterdir()):
+                path.chmod(0o644)  # the safetensors writer makes files that nobody else may read
+                os.replace(path, folder / path.name)
 
     @classmethod
     def load(cls, folder: Path) -> tuple[Self, Tokenizer]:

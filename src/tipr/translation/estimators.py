@@ -14,6 +14,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -172,7 +173,8 @@ class CometEstimator:
                 (folder / name).write_text("".join(lines), encoding="utf-8")
             command = [self.PROGRAM, "-s", "source", "-t", "translation", "--model", str(self.model.absolute())]
             command += ["--gpus", "0", "--quiet", "--only_system", "--to_json", "scores.json"]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            offline = {**os.environ, "HF_HUB_OFFLINE": "1"}  # COMET would look for its vocabulary in the network
+            done = subprocess.run(command, cwd=folder, env=offline, capture_output=True, text=True, check=False)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise TiprError(f"{self.PROGRAM} failed: {last}")

@@ -19,6 +19,7 @@ from tipr.errors import ConfigError, DatasetError
 from tipr.translation.estimators import Estimator, Explains
 from tipr.translation.records import (
     FILTERED,
+    REWRITTEN,
     TRANSLATIONS,
     Item,
     Journal,
@@ -26,11 +27,14 @@ from tipr.translation.records import (
     file_sha256,
     read_rows,
     require_complete,
+    settings_of,
 )
 from tipr.translation.rules import broken_rule
 
 SCORES = "noise.jsonl"
 """File of the scores in the output folder: key, rule, noise, suspect."""
+LATER = (REWRITTEN, "adapter")
+"""What later stages leave in the output folder, made from the filtered rows."""
 BATCH = 256
 """Captions scored between two writes."""
 Progress = Callable[[int, int], None]
@@ -68,7 +72,8 @@ def run_filter(
 ) -> tuple[FilterGroup, ...]:
     """Read the finished translations of a folder and write `filtered.jsonl` beside them.
 
-    A stopped run goes on where it was; a finished one is read again and nothing is scored twice.
+    A stopped run goes on where it was; a finished one is read again and nothing is scored twice. Another threshold
+    replaces the rows, as long as no later stage has begun.
 
     Args:
         folder: the output folder of `tipr translate`.
@@ -80,7 +85,8 @@ def run_filter(
         One group for each language and split, in the order of the file.
 
     Raises:
-        ConfigError: the threshold is out of range, or another estimator or threshold made the files that are there.
+        ConfigError: the threshold is out of range, or another estimator made the scores that are there, or another
+            threshold the rows that a later stage works on.
         DatasetError: the translations are missing or not finished.
     """
     if threshold is not None and not 0.0 <= threshold <= 1.0:
@@ -95,7 +101,9 @@ def run_filter(
         groups[row["language"], row.get("split")].append(scores[row["key"]])
     found = tuple(_group(key, members, threshold) for key, members in groups.items())
     limits = {(group.language, group.split): group.threshold for group in found}
-    with Journal(folder / FILTERED, {**source, "threshold": threshold}) as journal:
+    settings = {**source, "threshold": threshold}
+    _forget_other_threshold(folder, settings)
+    with Journal(folder / FILTERED, settings) as journal:
         done = journal.keys()
         for row in rows:
             if row["key"] not in done:
@@ -155,6 +163,15 @@ def _score(
                     progress(count, len(rows))
         journal.finish()
         return {row["key"]: row for row in journal.read()}
+
+
+def _forget_other_threshold(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Drop rows that differ by the threshold alone: a person tries several, and the scores are kept elsewhere."""
+    old = settings_of(folder / FILTERED)
+    if old is None or old == settings or {**old, "threshold": settings["threshold"]} != settings:
+        return
+    if not any((folder / name).exists() for name in LATER):
+        (folder / FILTERED).unlink(missing_ok=True)
 
 
 def _languages(row: Row) -> tuple[str, str]:

@@ -311,6 +311,12 @@ def require_complete(path: Path | str) -> None:
         raise DatasetError(f"{path} is not complete: run the stage that makes it to its end first")
 
 
+def settings_of(path: Path | str) -> dict[str, Any] | None:
+    """The settings that made a stage's file; None for a file without a meta file."""
+    meta = _read_meta(Path(path))
+    return None if meta is None else dict(meta["settings"])
+
+
 def settings_sha256(settings: Mapping[str, Any]) -> str:
     """Hash of JSON-like settings; the order of the keys does not matter."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
