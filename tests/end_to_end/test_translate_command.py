@@ -268,8 +268,12 @@ def test_translate_and_filter_without_a_vision_model(server: ChatServer, capsys:
     }
     assert run("data", "out", "--estimator", "column:quality.jsonl", "--json", stage="filter") == 0
     assert json.loads(capsys.readouterr().out)["filter"]["groups"][0]["noisy"] == 1
-    assert run("data", "out", "--estimator", "column:quality.jsonl", "--threshold", "0.6", stage="filter") == 2
-    assert "threshold: null -> 0.6" in capsys.readouterr().err
+    tried = ("data", "out", "--estimator", "column:quality.jsonl", "--threshold")
+    assert run(*tried, "0.6", "--json", stage="filter") == 0
+    assert json.loads(capsys.readouterr().out)["filter"]["groups"][0]["noisy"] == 0
+    Path("out/adapter").mkdir()
+    assert run(*tried, "0.7", stage="filter") == 2
+    assert "threshold: 0.6 -> 0.7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
