@@ -250,6 +250,21 @@ def test_a_certificate_tells_counts_and_no_person(tmp_path: Path) -> None:
     assert read_certificates(gallery.path) == [certificate]
 
 
+def test_pages_go_with_a_removed_row_but_not_with_a_replaced_one(tmp_path: Path) -> None:
+    model: Any = ColourModel()
+    gallery = Gallery.create(tmp_path / "g", model)
+    picture = paint(tmp_path / "p" / "a.png", "red")
+    gallery.add([picture])
+    page = gallery.path / "reports" / "page.html"
+    page.parent.mkdir()
+    page.write_text("x")
+    paint(picture, "blue")
+    assert gallery.add([picture]).replaced == 1
+    assert page.exists()
+    gallery.remove([picture])
+    assert not page.parent.exists()
+
+
 def test_what_was_made_from_rows_goes_and_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

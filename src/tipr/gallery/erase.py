@@ -150,7 +150,8 @@ class Erasure:
             store.erase(rows)
         else:  # deleted before the kill, but perhaps not yet out of the files
             store.purge()
-        remove_derived(folder)
+        if self.facts["chosen_by"] != "replaced":  # a file with new content is no reason to throw pages away
+            remove_derived(folder)
         reader.refresh()
         pieces = store.pieces()
         if pieces.versions != 1 or pieces.deleted_rows:
