@@ -127,18 +127,23 @@ def confine(*, memory: int, seconds: int, written: int) -> None:
         Refused: another system or processor than Linux on x86_64 or aarch64, or the kernel forbids it.
     """
     program = list(_program())
+    limit(memory=memory, seconds=seconds, written=written)
+    _install(program)
+
+
+def limit(*, memory: int, seconds: int, written: int) -> None:
+    """The resource limits of `confine` alone, for a kernel that refuses the filter; limits only ever shrink."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     end = int(used.ru_utime + used.ru_stime) + seconds
-    for limit, value in (
+    for name, value in (
         (resource.RLIMIT_AS, _address_space() + memory),
         (resource.RLIMIT_CPU, end),
         (resource.RLIMIT_FSIZE, written),
         (resource.RLIMIT_CORE, 0),
     ):
-        hard = resource.getrlimit(limit)[1]
+        hard = resource.getrlimit(name)[1]
         allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (allowed, allowed))
-    _install(program)
+        resource.setrlimit(name, (allowed, allowed))
 
 
 def _address_space() -> int:

@@ -52,6 +52,8 @@ HINTS = {
     "truncated": "its end is missing: copy it again from its source",
     "damaged": "its picture data are broken: copy it again or save it anew",
     "too large": "scale it down",
+    "too slow": "decoding it takes unreasonably long: save it anew",
+    "breaks the decoder": "it stopped the process that decoded it: do not open it elsewhere either",
 }
 """Reason code of an `ImageProblem` -> what the user can do."""
 
@@ -121,11 +123,39 @@ def read_image(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -
         data = source.read(_byte_limit(max_pixels) + 1)
         if len(data) > _byte_limit(max_pixels):
             raise ImageProblem(name, "too large", f"over {_byte_limit(max_pixels) >> 20} MiB")
+    pixels = _decode(name, data, max_pixels)
+    return pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+
+
+def read_pixels(data: bytes, name: str, room: memoryview, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Decode as `read_image` does, into memory that is there.
+
+    Args:
+        data: the bytes of a file.
+        name: of the file, for errors.
+        room: at least 3 x `max_pixels` bytes, writeable; filled from its start with (height, width, 3) uint8.
+        max_pixels: as in `read_image`.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        ImageProblem: as `read_image`.
+    """
+    pixels = _decode(name, data, max_pixels, room)
+    if isinstance(pixels, Image.Image):
+        height, width = pixels.height, pixels.width
+        np.frombuffer(room, dtype=np.uint8, count=height * width * 3).reshape(height, width, 3)[:] = np.asarray(pixels)
+        return height, width
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _decode(name: str, data: bytes, max_pixels: int, room: memoryview | None = None) -> Image.Image | NDArray[np.uint8]:
     if not data:
         raise ImageProblem(name, "empty file")
     decoder = _decoder(name, data)
     if decoder is JpegImagePlugin.JpegImageFile:
-        fast = _read_plain_jpeg(name, data, max_pixels)
+        fast = _read_plain_jpeg(name, data, max_pixels, room)
         if fast is not None:
             return fast
     # only the imaging library's remarks on odd metadata are silenced; what matters is raised
@@ -199,7 +229,9 @@ def _check_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
         raise ImageProblem(name, "too large", f"{width} x {height} pixels, the limit is {max_pixels:,}")
 
 
-def _read_plain_jpeg(name: str, data: bytes, max_pixels: int) -> Image.Image | None:
+def _read_plain_jpeg(
+    name: str, data: bytes, max_pixels: int, room: memoryview | None = None
+) -> NDArray[np.uint8] | None:
     """Colour or grey JPEG without orientation, through libjpeg-turbo directly: the same pixels in less time."""
     if b"Exif\0" in data or b"ns.adobe.com/xap" in data:
         return None
@@ -208,7 +240,7 @@ def _read_plain_jpeg(name: str, data: bytes, max_pixels: int) -> Image.Image | N
         if space not in ("YCbCr", "Gray"):
             return None
         _check_pixels(name, width, height, max_pixels)
-        return Image.fromarray(simplejpeg.decode_jpeg(data))
+        return np.asarray(simplejpeg.decode_jpeg(data, buffer=room), dtype=np.uint8)
     except ValueError:
         return None  # the general reader gives the verdict
 
@@ -222,6 +254,8 @@ def _read_any(name: str, data: bytes, decoder: type[ImageFile.ImageFile], max_pi
             return _to_rgb(name, upright)
     except ImageProblem:
         raise
+    except MemoryError:
+        raise ImageProblem(name, "too large", "it needs more memory than decoding may take") from None
     except Exception as error:  # a crafted file may trip a decoder anywhere; every such trip is the file's fault
         if _looks_truncated(data, error):
             reason = "truncated"
@@ -297,11 +331,13 @@ def resize(
     import torch
     from torch.nn import functional
 
-    pixels = np.array(image, dtype=np.uint8)  # a copy: torch refuses to wrap read-only memory without a warning
+    pixels = np.asarray(image, dtype=np.uint8)
+    if not pixels.flags.writeable:
+        pixels = pixels.copy()  # torch does not wrap read-only memory without a warning
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"image must be RGB (H, W, 3), not {pixels.shape}")
     if pixels.shape[:2] == tuple(size):
-        return pixels
+        return np.array(pixels)  # never the caller's own memory
     planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     scaled = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=True, align_corners=False)
     return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +13,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipr.data.images import ImageProblem, capture_time, read_image, thumbnail
+import numpy as np
+from numpy.typing import NDArray
+
+from tipr.data.decoding import Decoders, shared_decoders
+from tipr.data.images import ImageProblem, thumbnail
 from tipr.gallery.stores import Box
 from tipr.gallery.tombstones import Buried
 
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
 
 WIDE = 0.8
 """A picture wider than this share of its height is hardly a crop of one standing person."""
-MAX_BYTES = 512 << 20
-"""Larger files are not read."""
+MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet", ".pq")
+"""How the names of manifests end, in small letters."""
 WINDOW = 96
 """Files prepared ahead of the encoder."""
+
+CODES = ("name", "box", "folder", "no files", "manifest", "pattern")
+"""Reason codes of files that are not even opened, besides those of opening and decoding."""
+
+Shrink = Callable[["Image | NDArray[np.uint8]"], "Image"]
+"""RGB image, or (H, W, 3) uint8 -> RGB image at the encoder's size."""
 
 Key = tuple[str, Box | None]
 """What makes a picture the same picture: resolved path and box."""
@@ -51,11 +58,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that was not added: where, why, and what to do."""
+    """A file that was not added.
+
+    Attributes:
+        path: as the user named it.
+        reason: why, for people.
+        hint: what to do.
+        code: why, for programs: a key of `tipr.data.images.HINTS` or of `CODES`.
+    """
 
     path: str
     reason: str
     hint: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +166,7 @@ def list_entries(
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     for path in [os.fspath(path) for path in paths]:
-        if path.lower().endswith(".jsonl"):
+        if path.lower().endswith(MANIFESTS):
             entries.extend(_manifest_entries(path, camera))
         elif os.path.isdir(path):
             found = _folder_entries(path, recursive, skipped)
@@ -171,26 +186,27 @@ def nobody_buried(sha256: str, box: Box | None) -> bool:
 def prepare_all(
     entries: Sequence[Entry],
     known: Known,
-    shrink: Callable[[Image], Image],
+    shrink: Shrink,
     *,
     buried: Buried = nobody_buried,
-    workers: int = 2,
+    decoders: Decoders | None = None,
 ) -> Iterator[Outcome]:
-    """Read, check, crop and shrink pictures in background threads, a window ahead; results in the order of `entries`.
+    """Read, check, crop and shrink pictures in the background, a window ahead; results in the order of `entries`.
 
     Args:
         entries: what `list_entries` gave; consecutive ones of the same file are read once.
         known: what the gallery holds.
-        shrink: RGB image -> RGB image at the encoder's size.
+        shrink: makes what the encoder takes.
         buried: says which pictures were erased and must stay away.
-        workers: threads.
+        decoders: the processes that open the files; those that everybody shares when None.
     """
+    decoders = decoders or shared_decoders()
     groups = (list(group) for _, group in groupby(entries, key=lambda entry: entry.path))
     waiting: deque[Future[list[Outcome]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(decoders.processes, thread_name_prefix="decode")
     try:
         for group in groups:
-            waiting.append(pool.submit(prepare, group, known, shrink, buried))
+            waiting.append(pool.submit(prepare, group, known, shrink, buried, decoders))
             if len(waiting) >= WINDOW:
                 yield from waiting.popleft().result()
         while waiting:
@@ -200,79 +216,63 @@ def prepare_all(
 
 
 def prepare(
-    entries: Sequence[Entry], known: Known, shrink: Callable[[Image], Image], buried: Buried = nobody_buried
+    entries: Sequence[Entry],
+    known: Known,
+    shrink: Shrink,
+    buried: Buried = nobody_buried,
+    decoders: Decoders | None = None,
 ) -> list[Outcome]:
     """One file and the pictures taken from it: one outcome for each entry; never raises for a bad file."""
     name = entries[0].path
     try:
         path = os.path.realpath(name)
         path.encode("utf-8")
-        data = _read(name)
-        digest = hashlib.sha256(data).hexdigest()
-        image: Image | None = None
-        taken: datetime | None = None
-        outcomes: list[Outcome] = []
-        for entry in entries:
-            versions = known.get((path, entry.box), {})
-            stale = tuple(i for sha256, ids in versions.items() if sha256 != digest for i in ids)
-            if digest in versions:
-                outcomes.append(Unchanged(stale))
-                continue
-            if buried(digest, entry.box):
-                outcomes.append(Refused(stale))
-                continue
-            if image is None:
-                image = _decode(name, data)
-                taken = capture_time(data)
-            dated = replace(entry, time=entry.time or taken)
-            outcomes.append(_picture(dated, image, shrink, path=path, sha256=digest, stale=stale))
-        return outcomes
+        rows = [known.get((path, entry.box), {}) for entry in entries]
+        complete = {digest for digest in rows[0] if all(digest in versions for versions in rows)}
+        with (decoders or shared_decoders()).reading(name, complete) as file:
+            outcomes: list[Outcome] = []
+            for entry, versions in zip(entries, rows, strict=True):
+                stale = tuple(i for sha256, ids in versions.items() if sha256 != file.sha256 for i in ids)
+                if file.sha256 in versions:
+                    outcomes.append(Unchanged(stale))
+                elif buried(file.sha256, entry.box):
+                    outcomes.append(Refused(stale))
+                else:
+                    assert file.pixels is not None  # the digest is not in `complete`
+                    dated = replace(entry, time=entry.time or file.taken)
+                    outcomes.append(_picture(dated, file.pixels, shrink, path=path, sha256=file.sha256, stale=stale))
+            return outcomes
     except ImageProblem as problem:
         reason = f"{problem.reason} ({problem.detail})" if problem.detail else problem.reason
-        return [Skipped(name, reason, problem.hint) for _ in entries]
+        return [Skipped(name, reason, problem.hint, problem.reason) for _ in entries]
     except UnicodeEncodeError:
-        return [Skipped(name, "the name is not valid UTF-8", "rename the file or its folder") for _ in entries]
+        reason, hint = "the name is not valid UTF-8", "rename the file or its folder"
+        return [Skipped(name, reason, hint, "name") for _ in entries]
     except ValueError:  # a NUL byte in the path
-        return [Skipped(name, "missing", "check the path") for _ in entries]
+        return [Skipped(name, "missing", "check the path", "missing") for _ in entries]
 
 
 def _picture(
-    entry: Entry, image: Image, shrink: Callable[[Image], Image], *, path: str, sha256: str, stale: tuple[int, ...]
+    entry: Entry, pixels: NDArray[np.uint8], shrink: Shrink, *, path: str, sha256: str, stale: tuple[int, ...]
 ) -> Outcome:
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
     if entry.box is not None:
-        x, y, width, height = entry.box
+        x, y, wide, high = entry.box
         left, top = math.floor(x), math.floor(y)
-        right, bottom = min(math.ceil(x + width), image.width), min(math.ceil(y + height), image.height)
+        right, bottom = min(math.ceil(x + wide), width), min(math.ceil(y + high), height)
         if left >= right or top >= bottom:
-            size = f"the picture is {image.width} x {image.height}"
-            return Skipped(entry.path, f"box {list(entry.box)} lies outside ({size})", "correct the box")
-        image = image.crop((left, top, right, bottom))
-    return Prepared(entry, path, sha256, shrink(image), thumbnail(image), image.width, image.height, stale)
-
-
-def _read(name: str) -> bytes:
-    try:
-        status = os.stat(name)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ImageProblem(name, "unreadable", "not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ImageProblem(name, "too large", f"{status.st_size >> 20} MiB")
-        with open(name, "rb") as file:
-            return file.read(MAX_BYTES)
-    except FileNotFoundError:
-        raise ImageProblem(name, "missing") from None
-    except (OSError, ValueError) as error:
-        raise ImageProblem(name, "unreadable", getattr(error, "strerror", None) or str(error)) from None
-
-
-def _decode(name: str, data: bytes) -> Image:
-    file = io.BytesIO(data)
-    file.name = name
-    return read_image(file)
+            size = f"the picture is {width} x {height}"
+            return Skipped(entry.path, f"box {list(entry.box)} lies outside ({size})", "correct the box", "box")
+        pixels = pixels[top:bottom, left:right]
+        height, width = pixels.shape[:2]
+    small = thumbnail(Image.fromarray(pixels))
+    return Prepared(entry, path, sha256, shrink(pixels), small, width, height, stale)
 
 
 def _manifest_entries(path: str, camera: str | None) -> list[Entry]:
-    from tipr.data.manifest import read_manifest
+    from tipr.data.datasets.manifest_dataset import read_manifest_file
 
     folder = Path(path).parent
     return [
@@ -284,7 +284,7 @@ def _manifest_entries(path: str, camera: str | None) -> list[Entry]:
             identity=record.identity,
             tags=record.tags,
         )
-        for record in read_manifest(path)
+        for record in read_manifest_file(Path(path)).records
     ]
 
 
@@ -295,7 +295,7 @@ def _folder_entries(folder: str, recursive: bool, skipped: list[Skipped]) -> lis
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        skipped.append(Skipped(folder, f"unreadable folder ({error.strerror})", "check its permissions"))
+        skipped.append(Skipped(folder, f"unreadable folder ({error.strerror})", "check its permissions", "folder"))
         return found
     for name in names:
         path = os.path.join(folder, name)
@@ -304,8 +304,9 @@ def _folder_entries(folder: str, recursive: bool, skipped: list[Skipped]) -> lis
         if os.path.isdir(path):
             if not os.path.islink(path) and not is_gallery(path):
                 subfolders.append(path)
-        elif name.lower().endswith(".jsonl"):
-            skipped.append(Skipped(path, "a manifest inside a folder", "name it to add the pictures that it lists"))
+        elif name.lower().endswith(MANIFESTS):
+            hint = "name it to add the pictures that it lists"
+            skipped.append(Skipped(path, "a manifest inside a folder", hint, "manifest"))
         else:
             found.append(path)
     if recursive:
@@ -313,7 +314,7 @@ def _folder_entries(folder: str, recursive: bool, skipped: list[Skipped]) -> lis
             found.extend(_folder_entries(path, recursive, skipped))
     elif not found:
         hint = "use --recursive to descend" if subfolders else "name a folder that holds pictures"
-        skipped.append(Skipped(folder, "no files in this folder", hint))
+        skipped.append(Skipped(folder, "no files in this folder", hint, "no files"))
     return found
 
 

@@ -93,8 +93,8 @@ class GalleryModel:
             return reranker_of(self.retriever).vectors_and_tokens(pictures)
         return self.retriever.encode_images(pictures, batch_size=ENCODE_BATCH), None
 
-    def shrink(self, image: Image) -> Image:
-        """An RGB image at the encoder's size."""
+    def shrink(self, image: Image | NDArray[np.uint8]) -> Image:
+        """An RGB image, or (H, W, 3) uint8, at the encoder's size."""
         from PIL import Image as images
 
         from tipr.data.images import resize

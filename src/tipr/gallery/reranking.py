@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.filling import ENCODE_BATCH, Progress
-from tipr.gallery.ingest import Entry, Outcome, Prepared, prepare_all
+from tipr.gallery.ingest import Entry, Outcome, Prepared, Shrink, prepare_all
 from tipr.gallery.search import Matched
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class PicturesAgain:
     Attributes:
         columns: `NEEDED`, each (N,).
         thumbnails: positions of rows -> JPEG bytes.
-        shrink: RGB image -> RGB image at the encoder's size.
+        shrink: makes what the encoder takes.
         encode: RGB images -> (n, T, W) float16.
         missing: (path, reason) of rows that were not found.
     """
@@ -65,7 +65,7 @@ class PicturesAgain:
 
     columns: Mapping[str, NDArray[Any]]
     thumbnails: Callable[[Sequence[int]], list[bytes]]
-    shrink: Callable[[Image], Image]
+    shrink: Shrink
     encode: Callable[[list[Image]], NDArray[np.float16]]
     missing: list[tuple[str, str]] = field(default_factory=list)
 

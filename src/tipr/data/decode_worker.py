@@ -1,0 +1,99 @@
+"""The child process that opens, hashes and decodes picture files; `tipr.data.decoding` holds the other end.
+
+It imports Pillow, simplejpeg and NumPy only. A request is one line of JSON on its standard input, an answer one line on
+its standard output; pixels go into memory that both sides share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import signal
+import stat
+import sys
+from typing import Any, BinaryIO
+
+from tipr.confinement import Refused, confine, limit
+from tipr.data.images import HINTS, ImageProblem, capture_time, read_pixels
+
+LIFETIME = 30 * 24 * 3600
+"""Seconds of processor time over all files; each file has a limit of its own."""
+
+
+def main() -> None:
+    """Serve until the standard input ends; arguments: descriptor and size of the shared memory, bytes, seconds."""
+    descriptor, size, memory, seconds = map(int, sys.argv[1:5])
+    room = memoryview(mmap.mmap(descriptor, size))
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)  # what a library prints is no answer
+    why = _confine(memory)
+    _say(answers, {"ready": True, "unconfined": why})
+    for line in requests:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # a decoder that does not come back ends this process
+        try:
+            answer = _answer(request, room)
+        except ImageProblem as problem:
+            answer = {"reason": problem.reason, "detail": problem.detail[:500]}
+        except MemoryError:
+            answer = {"reason": "too large", "detail": "it needs more memory than decoding may take"}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _say(answers, answer)
+
+
+def _confine(memory: int) -> str | None:
+    """Give up what reading pictures does not need; why the kernel refused the filter, if it did."""
+    limits = {"memory": memory, "seconds": LIFETIME, "written": 0}
+    try:
+        confine(**limits)
+    except Refused as refusal:
+        limit(**limits)
+        return refusal.strerror or str(refusal)
+    return None
+
+
+def _answer(request: dict[str, Any], room: memoryview) -> dict[str, Any]:
+    path = request["path"].encode("latin-1")  # any bytes
+    data = _read(path, request["max_bytes"])
+    digest = hashlib.sha256(data).hexdigest()
+    if digest in request["known"]:
+        return {"sha256": digest}
+    height, width = read_pixels(data, "", room, max_pixels=len(room) // 3)
+    taken = capture_time(data)
+    return {
+        "sha256": digest,
+        "height": height,
+        "width": width,
+        "taken": None if taken is None else taken.isoformat(),
+    }
+
+
+def _read(path: bytes, max_bytes: int) -> bytes:
+    try:
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                raise ImageProblem("", "unreadable", what)
+            if status.st_size > max_bytes:
+                raise ImageProblem("", "too large", f"{status.st_size >> 20} MiB")
+            return file.readall()
+    except FileNotFoundError:
+        raise ImageProblem("", "missing") from None
+    except (OSError, ValueError) as error:
+        raise ImageProblem("", "unreadable", getattr(error, "strerror", None) or str(error)) from None
+
+
+def _say(answers: BinaryIO, answer: dict[str, Any]) -> None:
+    assert answer.get("reason", "missing") in HINTS
+    answers.write(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
