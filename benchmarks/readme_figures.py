@@ -21,6 +21,7 @@ PAGES = (
     "README.md",
     "README.zh.md",
     "docs/evaluation.md",
+    "docs/privacy.md",
     "docs/search.md",
     "docs/methods/irra.md",
     "docs/methods/dual_granularity.md",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,36 @@ def test_a_restart_says_what_it_completed(few: Planted, tmp_path: Path, capsys: 
     assert run("erase", planted.path, "--identity", name, "--yes") == 0
     assert "certificate of erasure" in capsys.readouterr().out
     assert found(planted, [name])[name] == 0
+
+
+def test_retention_shows_what_it_would_take_and_how_many_count_from_indexing(
+    few: Planted, tmp_path: Path, capsys: Any
+) -> None:
+    planted = copied(few, tmp_path / "g")
+    name, *_ = sorted(planted.marks)
+    assert run("hold", planted.path, "case 7", "--identity", name, "--reason", "order", "--until", "2999-01-01") == 0
+    out, err = capsys.readouterr()
+    assert out.split() == ["case", "7", "2", "pictures", "until", "2999-01-01", "23:59", "UTC", "order"]
+    assert "on hold: 2 pictures" in err
+    assert run("retain", planted.path, "--older-than", "72h", "--camera", "gate", "--yes") == 0
+    assert "older than 72h, camera = gate: no picture of gallery" in capsys.readouterr().out
+
+    limit = ("retain", planted.path, "--older-than", "0.001h", "--camera", "gate")
+    while len(Gallery.open(planted.path).privacy.expired(timedelta(hours=0.001))) < 24:
+        time.sleep(0.2)
+    assert run(*limit, "--dry-run", "--review", tmp_path / "r.html") == 3
+    out, err = capsys.readouterr()
+    assert out == "older than 0.001h, camera = gate: 22 pictures would be erased; nothing was\n"
+    assert "so that their age counts from indexing: 24 pictures" in err
+    assert "left because of a legal hold (case 7): 2 pictures" in err
+    assert len(Gallery.open(planted.path)) == 24
+    assert run(*limit, "--yes", "--json") == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["pictures"], answer["counted_from_indexing"], len(answer["on_hold"])) == (22, 24, 2)
+    assert answer["certificates"][0]["chosen_by"] == "retention"
+    assert sorted(Gallery.open(planted.path).vectors()[0].tolist()) == sorted(planted.ids[name])
+    assert run("hold", planted.path, "case 7", "--release") == 0
+    assert capsys.readouterr().out == "no legal hold\n"
 
 
 def test_look_alikes_are_proposed_best_first(few: Planted, tmp_path: Path) -> None:
