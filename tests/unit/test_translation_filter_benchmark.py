@@ -100,3 +100,19 @@ def test_the_committed_result_is_of_the_shipped_estimator_and_hides_nothing() ->
         assert all({"zh", "fr", "de", "by_rule", "interval"} <= row.keys() for row in table[rule]["damages"].values())
     assert table["calibrated"]["recall"]["share"] >= 0.8
     assert table["calibrated"]["false_alarms"]["interval"][0] <= 0.1 + 0.02
+
+
+def test_the_documentation_quotes_the_committed_result() -> None:
+    tables = json.loads(RESULT.read_text(encoding="utf-8"))["other wordings"]
+    page = (ROOT / "docs" / "translation.md").read_text(encoding="utf-8")
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
+
+    for kind, row in tables["calibrated"]["damages"].items():
+        languages = " / ".join(f"{100 * row[language]:.0f}" for language in ("zh", "fr", "de"))
+        mean = percent(tables["mean_rule"]["damages"][kind]["share"])
+        assert f"| {kind} | {percent(row['share'])} | {languages} | {percent(row['by_rule'])} | {mean} |" in page
+    assert f"**{percent(tables['calibrated']['recall']['share'])}**" in page
+    assert f"| false alarms | {percent(tables['calibrated']['false_alarms']['share'])} |" in page
+    assert f"{percent(tables['calibrated']['recall_of_changed_content']['share'])} are found" in page
