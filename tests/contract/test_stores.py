@@ -98,16 +98,17 @@ def test_an_index_finds_rows_and_goes_with_an_erasure(engine: type[Store], tmp_p
     assert store.indexed
     query = rows[7].vector.astype(np.float32)
     products = store.vectors().astype(np.float32) @ query
-    found = store.nearest(query, 10)
+    found, vectors = store.nearest(query, 10)
+    np.testing.assert_array_equal(vectors, store.rows(found.tolist(), ["vector"])["vector"])
     assert len(set(found.tolist()) & set(np.argsort(-products)[:10].tolist())) >= 8
-    assert 400 in store.nearest(row(400).vector.astype(np.float32), 10)  # it came after the index
+    assert 400 in store.nearest(row(400).vector.astype(np.float32), 10)[0]  # it came after the index
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     store.erase([7])
     assert not store.indexed
     kept = {path for path in tmp_path.rglob("*") if path.is_file()} & before
     assert not [path for path in kept if "_indices" in str(path)]
     store.index()
-    assert 7 not in store.nearest(query, 50)
+    assert 7 not in store.nearest(query, 50)[0]
 
 
 def test_an_empty_store_answers(engine: type[Store], tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def build_index(dataset: Any) -> None:
     dataset.create_index("vector", "IVF_SQ", name=NAME, metric="dot", num_partitions=lists, replace=True)
 
 
-def nearest(dataset: Any, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """At most `count` ids, by falling similarity as far as the index tells."""
+def nearest(dataset: Any, query: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """(n,) ids and (n, D) vectors of at most `count` rows, by falling similarity as far as the index tells."""
     near = {
         "column": "vector",
         "q": query.astype(np.float16),
@@ -42,5 +42,7 @@ def nearest(dataset: Any, query: NDArray[np.float32], count: int) -> NDArray[np.
         "nprobes": PROBES if count <= 100 else DEEP_PROBES,
         "refine_factor": REFINE,
     }
-    found = dataset.to_table(columns=["id", "_distance"], nearest=near)
-    return np.asarray(found["id"].to_numpy(), dtype=np.int64)
+    found = dataset.to_table(columns=["id", "vector", "_distance"], nearest=near).combine_chunks()
+    ids = np.asarray(found["id"].to_numpy(), dtype=np.int64)
+    flat = np.concatenate([part.flatten().to_numpy(zero_copy_only=False) for part in found["vector"].chunks])
+    return ids, np.asarray(flat, dtype=np.float16).reshape(len(ids), len(query))

@@ -149,9 +149,9 @@ class Store(ABC):
         """Whether there is an index."""
 
     @abstractmethod
-    def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """At most `count` ids of rows with the largest dot product with a (D,) query, as far as the index finds them;
-        it must be there."""
+    def nearest(self, query: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Ids and vectors of at most `count` rows with the largest dot product with a (D,) query, in any order, as far
+        as the index finds them; it must be there."""
 
     @abstractmethod
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -54,6 +54,7 @@ class LanceStore(Store):
         self._dim = dim
         self._tokens = tokens
         self._place = folder / f"{TABLE}.lance"
+        self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._piece = ROWS_PER_FRAGMENT if tokens is None else min(ROWS_PER_FRAGMENT, _rows_of(tokens))
         self._files = TableFiles(folder, self._place, _schema(dim, tokens), power=durability == "power")
         with self._reading():
@@ -101,8 +102,8 @@ class LanceStore(Store):
 
     def ids(self) -> NDArray[np.int64]:
         """(N,) int64, rising."""
-        ids = self._read(["id"])["id"].to_numpy()
-        return np.asarray(ids, dtype=np.int64)
+        known, order = self._stored()
+        return known[order]
 
     def vectors(self) -> NDArray[np.float16]:
         """(N, D) float16."""
@@ -136,16 +137,13 @@ class LanceStore(Store):
     def rows(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Columns of some rows in the order asked for."""
         wanted = np.asarray(ids, dtype=np.int64)
-        with self._reading():
-            chosen = f"id IN ({', '.join(map(str, wanted.tolist()))})" if len(wanted) else "false"
-            table = self._dataset.to_table(columns=["id", *names], filter=chosen)
-        found = np.asarray(table["id"].to_numpy(), dtype=np.int64)
-        order = np.argsort(found)
-        places = np.searchsorted(found[order], wanted)
+        known, order = self._stored()
+        places = np.searchsorted(known[order], wanted)
         for place, one in zip(places.tolist(), wanted.tolist(), strict=True):
-            if place == len(found) or found[order[place]] != one:
+            if place == len(known) or known[order[place]] != one:
                 raise KeyError(one)
-        table = table.take(pa.array(order[places]))
+        with self._reading():  # by their place: a search by id would read the ids of all rows each time
+            table = self._dataset.take(order[places].tolist(), columns=list(names))
         return {name: _column(name, table[name]) for name in names}
 
     def index(self) -> None:
@@ -161,8 +159,8 @@ class LanceStore(Store):
         with self._reading():
             return has_index(self._dataset)
 
-    def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Ids that the index finds."""
+    def nearest(self, query: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Ids and vectors that the index finds."""
         with self._reading():
             return nearest(self._dataset, query, count)
 
@@ -286,6 +284,15 @@ class LanceStore(Store):
             self._files.secure()
             Compaction.commit(newest, merged)
             self._files.record()  # before the only other copy of the rows goes
+
+    def _stored(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ids as the table holds them, and the places that put them in order; read once for each version."""
+        version = self._dataset.version
+        if self._order is None or self._order[0] != version:
+            with self._reading():
+                known = np.asarray(self._dataset.to_table(columns=["id"])["id"].to_numpy(), dtype=np.int64)
+            self._order = version, known, np.argsort(known, kind="stable")
+        return self._order[1], self._order[2]
 
     def _read(self, names: Sequence[str]) -> pa.Table:
         with self._reading():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.stores import Store
-from tipr.gallery.stores.exact import SAMPLE, Block, Mask, Positions, Ranked, block_of, ranked_from_blocks
+from tipr.gallery.stores.exact import SAMPLE, Block, Mask, Ranked, block_of, ranked_from_blocks
 from tipr.metrics.ranking import stable_similarity, top_k
 
 EXACT_BELOW = 0.1
@@ -48,24 +48,24 @@ class OnDisk:
     def sample(self) -> NDArray[np.float64]:
         """As `ExactScan.sample`."""
         places = np.unique(np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(np.int64))
-        return self._vectors(places).astype(np.float64)
+        vectors: NDArray[np.float16] = self._store.rows(self.ids[places].tolist(), ["vector"])["vector"]
+        return vectors.astype(np.float64)
 
     def _near(self, query: NDArray[np.float32], count: int, keep: Mask | None, share: float) -> Ranked:
         wanted = int(count / share * 1.5) if share < 1 else count
         while True:
-            positions = np.searchsorted(self.ids, np.sort(self._store.nearest(query, min(wanted, len(self)))))
+            ids, vectors = self._store.nearest(query, min(wanted, len(self)))
+            rising = np.argsort(ids)
+            positions, vectors = np.searchsorted(self.ids, ids[rising]), vectors[rising]
             if keep is not None:
-                positions = positions[keep[positions]]
+                passing = keep[positions]
+                positions, vectors = positions[passing], vectors[passing]
             if len(positions) >= count or wanted >= len(self):
                 break
             wanted *= 4
-        exact = stable_similarity(query, self._vectors(positions))
+        exact = stable_similarity(query, vectors)
         order = top_k(exact, count)
         return Ranked(positions[order], exact[order])
-
-    def _vectors(self, positions: Positions) -> NDArray[np.float16]:
-        vectors: NDArray[np.float16] = self._store.rows(self.ids[positions].tolist(), ["vector"])["vector"]
-        return vectors
 
     def _blocks(self, keep: Mask | None) -> Iterator[Block]:
         for ids, vectors in self._store.blocks():
