@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matching_model import matching_retriever
 from PIL import Image
 
 from tipr.encoders.cross_encoder import FusionEncoder
+from tipr.encoders.tokenizers import SubwordTokenizer
+from tipr.errors import ConfigError
 from tipr.retrieval import Retriever
 from tipr.retrieval.word_maps import word_maps, word_spans
 
@@ -88,3 +91,40 @@ def test_attention_is_that_of_the_layers() -> None:
         expected = torch.stack([weights.mean(1) for weights in seen]).mean(0)
         seen.clear()
         assert torch.allclose(fusion.attention(query, mask, keys), expected, atol=1e-6)
+
+
+def test_attention_of_a_word_is_that_of_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token t looks at patch t alone, so a word's map shows which tokens were taken for it."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (16, 32), (200, 30, 30)).save(path)
+    model = matching_retriever(image_size=(64, 32))  # 32 patches, more than tokens
+    caption = "a woman, in a red coat and a hat of straw"
+
+    def looks(text: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        assert image.shape[1] == 1 + 32
+        return torch.eye(33)[None, 1 : 1 + text.shape[1]]
+
+    seen = model.encode_images([path])[0]
+    every_word_counts = np.stack([seen] + [0 * seen] * len(word_spans(caption)))
+    monkeypatch.setattr(model, "encode_text", lambda captions, language: every_word_counts)
+    monkeypatch.setattr(model.encoder, "attention", looks)
+    ids = model.tokenizer.pieces([caption])[0]
+    assert isinstance(model.tokenizer, SubwordTokenizer)
+    ends = [len(model.tokenizer.decode(ids[: count + 1])) for count in range(len(ids))]
+    for place in reversed(range(1, len(ids) - 1)):
+        if ends[place] == ends[place - 1]:  # a blank, which leads to the next word
+            ends[place] = ends[place + 1]
+    found = word_maps(model, caption, path, language="en", attention=True, count=99)
+    assert 5 <= len(found) < len(word_spans(caption)), "the last words are beyond the longest text"
+    for word in found:
+        # the decoded caption has no blank at its start; a token belongs to the word that it ends in
+        own = {token + 1 for token, end in enumerate(ends) if word.start < end <= word.stop}
+        shown = set(np.flatnonzero(word.weights.ravel()).tolist())
+        assert shown == {token for token in own if token <= model.tokenizer.max_tokens - 2}
+
+
+def test_a_model_without_fusion_layers_has_no_attention(demo: Retriever, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (32, 96), (200, 30, 30)).save(path)
+    with pytest.raises(ConfigError, match="no fusion layers"):
+        word_maps(demo, "a red jacket", path, language="en", attention=True)
