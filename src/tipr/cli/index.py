@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from tipr.cli import DONE, SKIPPED, options
+from tipr.cli import DONE, SKIPPED, index_care, options
 
 if TYPE_CHECKING:
     from tipr.gallery import Gallery, IngestReport
@@ -48,13 +48,24 @@ def sources(command: Command) -> Command:
 
 @click.group()
 def command() -> None:
-    """Create, fill, inspect or trim a gallery."""
+    """Create, fill, inspect, trim or look after a gallery."""
+
+
+for care in index_care.COMMANDS:
+    command.add_command(care)
 
 
 @command.command()
 @folder
 @pictures
 @click.option("--model", default="demo", show_default=True, metavar="PATH|demo", help="A model folder or a run folder.")
+@click.option(
+    "--durability",
+    type=click.Choice(["process", "power"]),
+    default="power",
+    show_default=True,
+    help="What an added picture survives: a killed process, or a power cut too.",
+)
 @click.option("--store-tokens", is_flag=True, help="Keep what `search --rerank` needs of each picture: quicker, large.")
 @sources
 @options.common
@@ -64,6 +75,7 @@ def create(
     *,
     model: str,
     store_tokens: bool,
+    durability: Literal["process", "power"],
     recursive: bool,
     manifests: tuple[str, ...],
     camera: str | None,
@@ -79,7 +91,9 @@ def create(
     from tipr.cli import output
     from tipr.gallery import Gallery
 
-    made = Gallery.create(gallery, model, store_tokens=store_tokens, device=device, threads=threads)
+    made = Gallery.create(
+        gallery, model, store_tokens=store_tokens, durability=durability, device=device, threads=threads
+    )
     if model == "demo":
         output.note(DEMO_NOTE, quiet=quiet)
     if paths or manifests:

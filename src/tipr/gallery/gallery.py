@@ -30,6 +30,7 @@ from tipr.gallery.bands import band_limits
 from tipr.gallery.conditions import Condition
 from tipr.gallery.durable import sync_folder
 from tipr.gallery.erase import ids_of
+from tipr.gallery.export import export
 from tipr.gallery.filling import Filling, Progress
 from tipr.gallery.filters import Filters, Moment
 from tipr.gallery.info import GalleryInfo, summary
@@ -471,6 +472,10 @@ class Gallery:
             self._store.compact()
             self._reader.refresh()
             return before, self._store.pieces()
+
+    def export(self, target: Path | str) -> int:
+        """Write what is known of all pictures to a file; see `tipr.gallery.export.export`."""
+        return export(self._reader, target)
 
     @property
     def privacy(self) -> Privacy:

@@ -174,7 +174,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
 def _needed(folder: Path) -> dict[str, int] | None:
     """Files of the table's newest version and the rows that are lost with each; None when that cannot be told."""
     try:
-        return _store(folder).files()
+        return store_of(folder).files()
     except GalleryError:
         return None
 
@@ -191,7 +191,12 @@ def _is_manifest(name: str) -> bool:
     return name.endswith(".manifest")
 
 
-def _store(folder: Path) -> Store:
+def store_of(folder: Path) -> Store:
+    """The opened store of a gallery; `gallery.json` or its copy says what it is.
+
+    Raises:
+        GalleryError: it cannot be opened.
+    """
     known = _settings(folder)
     return STORES[known["store"]]().open(
         folder,
@@ -225,7 +230,7 @@ def _put_aside(folder: Path, damages: list[Damage]) -> tuple[str, ...]:
     if settings.SPARE in names and (folder / settings.SPARE).exists():
         moved.append(_move(folder, settings.SPARE))
     moved.extend(_move(folder, name) for name in table if _is_manifest(name))
-    store = _store(folder)
+    store = store_of(folder)
     store.let_go(names)
     moved.extend(_move(folder, name) for name in table if not _is_manifest(name))
     if digests.NAME in names:

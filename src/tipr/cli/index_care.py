@@ -1,0 +1,138 @@
+"""`tipr index verify|backup|restore|export|upgrade`: look after a gallery."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from tipr.cli import DAMAGED, DONE, options
+
+folder = click.argument("gallery", type=click.Path(path_type=Path))
+
+
+@click.command()
+@folder
+@click.option("--set-aside", is_flag=True, help="Move damaged files to GALLERY/set_aside; the rest can be used.")
+@options.quiet
+@options.json
+def verify(gallery: Path, *, set_aside: bool, quiet: bool, as_json: bool) -> int:
+    """Look for damage in GALLERY: flipped bits, truncation, missing files.
+
+    Every file is compared with the digest that was noted when it was written. Nothing is deleted. The exit code is 5
+    when something is damaged.
+    """
+    from tipr.cli import output
+    from tipr.cli.progress import progress
+    from tipr.gallery.verify import verify as look
+
+    with progress("verifying", quiet=quiet) as report:
+        found = look(gallery, put_aside=set_aside, progress=report)
+    if as_json:
+        output.show(output.json_text({"gallery": str(gallery), **asdict(found), "rows_lost": found.rows_lost}))
+        return DAMAGED if found.damages else DONE
+    output.show(f"{output.safe(gallery)}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB compared")
+    for damage in found.damages:
+        lost = "pictures that were added last may be lost" if damage.rows is None else f"{damage.rows:,} pictures lost"
+        output.show(f"  {output.safe(damage.file)} {damage.problem}{f'; {lost}' if damage.rows != 0 else ''}")
+    if found.unproven:
+        output.note(
+            f"{len(found.unproven):,} files have no digest, as when a process was killed or digests.jsonl lost its end",
+            quiet=quiet,
+        )
+    for name in found.moved:
+        output.show(f"  moved to {output.safe(name)}")
+    if not found.damages:
+        output.show("no damage found")
+    elif not set_aside:
+        output.show("nothing was changed; --set-aside takes damaged pieces out, so that the rest can be searched")
+    elif found.rows_lost:
+        output.show("the rest can be searched; add the pictures again with `tipr index add`")
+    return DAMAGED if found.damages else DONE
+
+
+@click.command()
+@folder
+@click.argument("target", type=click.Path(path_type=Path))
+@options.quiet
+@options.json
+def backup(gallery: Path, target: Path, *, quiet: bool, as_json: bool) -> int:
+    """Copy GALLERY to TARGET, a new folder; others may go on writing.
+
+    A backup holds everyone who was in the gallery at that time: an erasure does not reach it.
+    """
+    from tipr.cli.progress import progress
+    from tipr.gallery.backup import back_up
+
+    with progress("copying", quiet=quiet) as report:
+        done = back_up(gallery, target, progress=report)
+    return _told(as_json, "backed up", str(target), asdict(done))
+
+
+@click.command()
+@click.argument("source", metavar="BACKUP", type=click.Path(path_type=Path))
+@folder
+@options.quiet
+@options.json
+def restore(source: Path, gallery: Path, *, quiet: bool, as_json: bool) -> int:
+    """Make GALLERY, a new folder, of BACKUP; a torn or damaged backup is refused."""
+    from tipr.cli.progress import progress
+    from tipr.gallery.backup import restore as put_back
+
+    with progress("copying", quiet=quiet) as report:
+        done = put_back(source, gallery, progress=report)
+    return _told(as_json, "restored", str(gallery), asdict(done))
+
+
+@click.command()
+@folder
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@options.quiet
+@options.json
+def export(gallery: Path, target: Path, *, quiet: bool, as_json: bool) -> int:
+    """Write what GALLERY knows of its pictures to FILE (.jsonl, .csv or .parquet); no vectors, no thumbnails."""
+    from tipr.cli import output
+    from tipr.gallery import Gallery
+
+    count = Gallery.open(gallery).export(target)
+    if as_json:
+        output.show(output.json_text({"gallery": str(gallery), "file": str(target), "pictures": count}))
+    else:
+        output.show(f"wrote {count:,} pictures to {output.safe(target)}")
+    return DONE
+
+
+@click.command()
+@folder
+@options.quiet
+@options.json
+def upgrade(gallery: Path, *, quiet: bool, as_json: bool) -> int:
+    """Bring GALLERY, made by an older version of tipr, to today's format; `index backup` comes before."""
+    from tipr.cli import output
+    from tipr.gallery.upgrade import upgrade as bring_up
+
+    before, after = bring_up(gallery)
+    if as_json:
+        output.show(output.json_text({"gallery": str(gallery), "before": before, "after": after}))
+    elif before == after:
+        output.show(f"{output.safe(gallery)} has format {after} already")
+    else:
+        output.show(f"{output.safe(gallery)}: format {before} became {after}")
+    return DONE
+
+
+def _told(as_json: bool, what: str, where: str, done: dict[str, int]) -> int:
+    from tipr.cli import output
+
+    if as_json:
+        output.show(output.json_text({"folder": where, **done}))
+    else:
+        output.show(
+            f"{what} {done['pictures']:,} pictures at {output.safe(where)}: {done['files']:,} files, "
+            f"{done['bytes'] / 1e6:,.1f} MB"
+        )
+    return DONE
+
+
+COMMANDS = (verify, backup, restore, export, upgrade)

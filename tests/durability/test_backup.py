@@ -1,0 +1,141 @@
+"""A backup is consistent while others write; a torn one is refused, the target untouched; metadata can be exported."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import workload
+from damages import damage, make
+
+from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
+from tipr.gallery import Gallery
+from tipr.gallery.backup import back_up, restore
+from tipr.gallery.verify import verify
+
+
+def test_a_restored_gallery_is_the_one_that_was_backed_up(tmp_path: Path) -> None:
+    state = make(tmp_path / "g")
+    seen: list[tuple[int, int]] = []
+    done = back_up(tmp_path / "g", tmp_path / "b", progress=lambda *counts: seen.append(counts))
+    assert done.pictures == len(state)
+    assert seen[-1][0] == seen[-1][1]
+    restore(tmp_path / "b", tmp_path / "again")
+    opened = workload.Opened.at(tmp_path / "again")
+    assert opened.paths() == workload.Opened.at(tmp_path / "g").paths()
+    for name in ("gallery.json", "erased.json", "certificates.jsonl"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "g" / name).read_bytes()
+    found = verify(tmp_path / "again")
+    assert (found.damages, found.unproven) == ((), ())
+    workload.Step("add", new=("/new/1.jpg",)).run(opened)
+    workload.Step("erase", old=("/new/1.jpg",)).run(opened)
+    assert opened.paths().keys() == state
+
+
+def test_a_backup_under_load_holds_one_moment(tmp_path: Path) -> None:
+    workload.create(tmp_path / "g")
+    opened = workload.Opened.at(tmp_path / "g")
+    state: frozenset[str] = frozenset()
+    moments = [state]
+    stop = threading.Event()
+
+    def write() -> None:
+        nonlocal state
+        for step in workload.steps(random.Random(3), state, "load", ("add", "add", "remove", "erase", "update")):
+            if stop.is_set():
+                return
+            moments.extend(step.states(state))  # before it is done: a backup may see it from then on
+            while True:
+                try:
+                    step.run(opened)
+                    break
+                except GalleryError as error:  # the backup makes writers wait
+                    if "another process is writing" not in str(error):
+                        raise
+            state = step.states(state)[-1]
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(6):
+            back_up(tmp_path / "g", tmp_path / f"b{number}")
+    finally:
+        stop.set()
+        writer.join()
+    made = sorted(tmp_path.glob("b*"))
+    assert len(made) == 6
+    for backup in made:
+        restore(backup, tmp_path / f"from-{backup.name}")
+        held = workload.Opened.at(tmp_path / f"from-{backup.name}")
+        assert frozenset(held.paths()) in moments
+        with held.writer.locked():  # an erasure that was under way is finished
+            assert frozenset(held.paths()) in moments
+    assert not list(tmp_path.glob(".*draft"))
+
+
+def test_a_torn_backup_is_refused_and_the_target_untouched(tmp_path: Path) -> None:
+    make(tmp_path / "g")
+    back_up(tmp_path / "g", tmp_path / "b")
+    rng = random.Random(5)
+    names = sorted(str(path.relative_to(tmp_path / "b")) for path in (tmp_path / "b").rglob("*") if path.is_file())
+    (tmp_path / "target").mkdir()
+    for name in names:
+        for how in ("damaged", "missing"):
+            shutil.copytree(tmp_path / "b", tmp_path / "torn")
+            damage(tmp_path / "torn" / name, rng) if how == "damaged" else (tmp_path / "torn" / name).unlink()
+            for target in ("target", "new"):
+                with pytest.raises(GalleryError, match="backup"):
+                    restore(tmp_path / "torn", tmp_path / target)
+            assert list((tmp_path / "target").iterdir()) == []
+            assert not (tmp_path / "new").exists()
+            shutil.rmtree(tmp_path / "torn")
+    assert not list(tmp_path.glob(".*draft"))
+
+
+def test_refusals(tmp_path: Path) -> None:
+    make(tmp_path / "g")
+    with pytest.raises(GalleryError, match="is in use; a backup needs a new"):
+        back_up(tmp_path / "g", tmp_path)
+    with pytest.raises(GalleryError, match="no gallery"):
+        back_up(tmp_path / "none", tmp_path / "b")
+    with pytest.raises(GalleryError, match="no whole backup"):
+        restore(tmp_path / "g", tmp_path / "new")
+    back_up(tmp_path / "g", tmp_path / "b")
+    with pytest.raises(GalleryError, match="is in use"):
+        restore(tmp_path / "b", tmp_path / "g")
+    piece = next((tmp_path / "g" / "people.lance" / "data").iterdir())
+    damage(piece, random.Random(1))
+    with pytest.raises(GalleryCorrupt, match=r"data/.* is damaged, so that no backup was made"):
+        back_up(tmp_path / "g", tmp_path / "b2")
+    assert not (tmp_path / "b2").exists()
+
+
+def test_metadata_is_exported(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    workload.create(tmp_path / "g")
+    opened = workload.Opened.at(tmp_path / "g")
+    with opened.writer.locked():
+        opened.writer.append([workload.row("/a/1.jpg"), workload.row("/=cmd/2.jpg")])
+    gallery = Gallery.open(tmp_path / "g")
+    for name in ("m.jsonl", "m.csv", "m.parquet"):
+        assert gallery.export(tmp_path / name) == 2
+    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == ["/a/1.jpg", "/=cmd/2.jpg"]
+    assert lines[0]["indexed"].endswith("Z")
+    assert "time" not in lines[0]
+    assert not {"vector", "thumbnail"} & lines[0].keys()
+    with (tmp_path / "m.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["camera"] for row in rows] == ["a", "'=cmd"]  # a spreadsheet must not calculate it
+    table = pyarrow.parquet.read_table(tmp_path / "m.parquet").to_pylist()
+    assert [(row["id"], row["camera"], row["tags"]) for row in table] == [(0, "a", []), (1, "=cmd", [])]
+    with pytest.raises(ConfigError, match=r"must end in \.jsonl, \.csv, \.parquet"):
+        gallery.export(tmp_path / "m.txt")
+    with pytest.raises(GalleryError, match="cannot write"):
+        gallery.export(tmp_path / "none" / "m.csv")
