@@ -157,3 +157,27 @@ def test_what_does_not_fit_is_one_line(data: Path, start: Path, tmp_path: Path) 
         train(configure(tmp_path, data, section={"root": str(tmp_path / "other.jsonl")}, out=str(tmp_path / "two")))
     with pytest.raises(ConfigError, match="an epoch of 144 samples has no batch"):
         train(configure(tmp_path, data, section={"batch_size": 512}, out=str(tmp_path / "three")))
+
+
+@pytest.mark.slow
+def test_the_committed_pair_of_short_runs_works_as_its_comments_say(data: Path, tmp_path: Path) -> None:
+    """Both files as they are, but for the data, the number of steps, and German, which the coloured people lack."""
+    configs = Path(__file__).resolve().parents[2] / "configs" / "bi_irra"
+    common = (
+        "data.dataset=manifest",
+        f"data.root={data}",
+        "data.languages=[en, zh, fr]",
+        "encoder.target_languages=[zh, fr]",
+        "data.batch_size=16",
+        "epochs=null",
+        "threads=1",
+        "log_every=1",
+    )
+    start, run = tmp_path / "start", tmp_path / "run"
+    warmup = "schedule.warmup=2"
+    assert command("train", configs / "synthetic_start.yaml", *common, warmup, "max_steps=3", "--out", start, "-q") == 0
+    arguments = (f"start_from={start}", "max_steps=4", "selection.split=val", "--out", run, "-q")
+    assert command("train", configs / "synthetic.yaml", *common, *arguments) == 0
+    rates = [entry["lr"] for entry in journal.read(run) if entry["kind"] == "train"]
+    assert rates == pytest.approx([2e-5, 5.1e-4, 1e-3, 1e-3])  # an epoch is the warm-up: three batches of 48 images
+    assert command("evaluate", run, data, "--split", "val", "--rerank", 8, "--draws", 0, "-q") == 0
