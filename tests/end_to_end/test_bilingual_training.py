@@ -131,6 +131,17 @@ def test_a_trained_model_is_evaluated_and_searched_in_two_stages(
     assert matches == sorted(matches, reverse=True)
 
 
+def test_the_report_shows_the_attention_of_trained_fusion_layers_alone(
+    start: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    for run, said in ((unbroken, "Attention of a word's tokens"), (start, "words do not look at pictures")):
+        page = tmp_path / f"{run.parent.name}.html"
+        assert command("report", run, "--split", "val", "--draws", 0, "--out", page, "-q") == 0
+        attention = page.read_text(encoding="utf-8").split('id="attention"')[1].split("</section>")[0]
+        assert said in attention
+        assert attention.count("<img") >= 2
+
+
 def test_one_target_language_and_the_readings_of_the_paper(data: Path, start: Path, tmp_path: Path) -> None:
     train_here = partial(configure, tmp_path, data, epochs=1, selection={"split": "last"})
     paper = train_here(
