@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def test_rows_that_others_took_meanwhile_are_left_out(gallery: Gallery) -> None:
 
 def test_choosing_needs_exactly_one_way(gallery: Gallery) -> None:
     for given in ({}, {"identity": 1, "where": "camera = gate"}):
-        with pytest.raises(ConfigError, match="exactly one of identity, like and where"):
+        with pytest.raises(ConfigError, match="exactly one of identity, like, where and erased_in"):
             gallery.privacy.find(**given)
     with pytest.raises(ConfigError, match="top must be at least 1"):
         gallery.privacy.find(identity=1, top=0)
@@ -198,6 +199,26 @@ def test_choosing_needs_exactly_one_way(gallery: Gallery) -> None:
         gallery.privacy.find(identity="1").ids.tolist() == gallery.privacy.find(identity=1).ids.tolist() == [1, 3, 5, 7]
     )
     assert gallery.privacy.find(identity=1).without([3, 99]).free == [1, 5, 7]
+
+
+def test_what_was_erased_later_leaves_a_restored_backup_too(tmp_path: Path) -> None:
+    model: Any = ColourModel()
+    gallery = Gallery.create(tmp_path / "g", model)
+    for seed in range(4):
+        paint(tmp_path / "p" / f"{seed}.png", seed=seed)
+    gallery.add([tmp_path / "p"])
+    shutil.copytree(tmp_path / "g", tmp_path / "backup")
+    gallery.privacy.erase(gallery.privacy.find(where="path *= /1.png or path *= /2.png"))
+    restored = Gallery.open(tmp_path / "backup", model=model)
+    chosen = restored.privacy.find(erased_in=gallery.path)
+    assert chosen.ids.tolist() == [1, 2]
+    certificate = restored.privacy.erase(chosen)
+    assert certificate is not None
+    assert (certificate.chosen_by, certificate.tombstones) == ("erased_in", 2)
+    assert restored.add([tmp_path / "p"]).refused == 2
+    assert not len(restored.privacy.find(erased_in=gallery.path))
+    with pytest.raises(GalleryError, match="is not a gallery"):
+        restored.privacy.find(erased_in=tmp_path / "p")
 
 
 def test_exact_copies_go_with_a_picture(tmp_path: Path) -> None:

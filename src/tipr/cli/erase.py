@@ -14,6 +14,9 @@ from tipr.cli import options, review
 @click.option("--identity", metavar="ID", help="The pictures that are known to show this person.")
 @click.option("--like", metavar="IMAGE", help="The pictures of this file, and those that look like it.")
 @review.where
+@click.option(
+    "--erased-in", metavar="OTHER", help="What was erased in another gallery, of which GALLERY is an older copy."
+)
 @click.option("--at-least", type=float, metavar="S", help="Least similarity with IMAGE; what stands out by default.")
 @click.option(
     "--top", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="Look-alikes at most."
@@ -28,6 +31,7 @@ def command(
     identity: str | None,
     like: str | None,
     where: str | None,
+    erased_in: str | None,
     at_least: float | None,
     top: int,
     others: tuple[int, ...],
@@ -45,8 +49,8 @@ def command(
     The same files cannot be added again. Pictures on a legal hold are left, and the exit code is 3. An erasure that is
     killed is completed by the next command that writes. The picture files themselves are not touched.
     """
-    if sum((identity is not None, like is not None, where is not None)) != 1:
-        raise click.UsageError("name exactly one of --identity ID, --like IMAGE and --where EXPRESSION")
+    if sum(value is not None for value in (identity, like, where, erased_in)) != 1:
+        raise click.UsageError("name exactly one of --identity ID, --like IMAGE, --where EXPRESSION, --erased-in OTHER")
     review.check(reviews, dry_run=dry_run, yes=yes)
     from tipr.gallery import Gallery
     from tipr.gallery.filters import Filters
@@ -54,9 +58,12 @@ def command(
     filters = None if where is None else Filters.of(where=where)
     opened = Gallery.open(gallery, model=model, device=device, threads=threads)
     finished = None if dry_run else opened.privacy.finish()
-    chosen = opened.privacy.find(identity=identity, like=like, where=filters, at_least=at_least, top=top)
+    chosen = opened.privacy.find(
+        identity=identity, like=like, where=filters, erased_in=erased_in, at_least=at_least, top=top
+    )
     chosen = chosen.without(others)
-    question = where or (f"identity {identity}" if identity is not None else f"like {like}")
+    ways = (("identity", identity), ("like", like), ("erased in", erased_in))
+    question = where or next(f"{way} {value}" for way, value in ways if value is not None)
     if not len(chosen) and finished is None:
         raise click.ClickException(f"{question}: no picture of gallery {gallery}; nothing was erased")
     certificates = [] if finished is None else [finished]

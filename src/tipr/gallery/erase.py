@@ -28,7 +28,7 @@ CERTIFICATES = "certificates.jsonl"
 DERIVED = ("reports", "cache", "set_aside")
 """Folders below a gallery with what can be made again from its rows, and with files that nobody can read. An erasure
 empties them: neither a page of pictures nor a damaged file tells whom it shows."""
-REASONS = ("identity", "like", "where", "retention", "remove", "replaced")
+REASONS = ("identity", "like", "where", "erased_in", "retention", "remove", "replaced")
 """How the rows of an erasure were chosen; the last two leave no tombstone and no certificate."""
 
 

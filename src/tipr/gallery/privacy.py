@@ -17,6 +17,8 @@ from tipr.gallery.model import GalleryModel
 from tipr.gallery.reader import Reader
 from tipr.gallery.search import scores
 from tipr.gallery.selection import Candidates
+from tipr.gallery.settings import read_settings
+from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.writer import Writer
 
 TOP = 100
@@ -42,6 +44,7 @@ class Privacy:
         identity: int | str | None = None,
         like: Path | str | None = None,
         where: Filters | str | None = None,
+        erased_in: Path | str | None = None,
         at_least: float | None = None,
         top: int = TOP,
     ) -> Candidates:
@@ -51,16 +54,17 @@ class Privacy:
             identity: rows that are known to show this person.
             like: rows of this picture's file, and rows that look like it: a similar appearance, not an identification.
             where: rows that pass these filters, or this expression of `tipr.gallery.where`.
+            erased_in: rows that were erased in this other gallery: the one that a restored backup was made of.
             at_least: least similarity with `like`; by default the one from which a row stands out in this gallery.
             top: how many rows that look like `like` at most.
 
         Raises:
-            ConfigError: not exactly one of `identity`, `like` and `where` is given, or `top` < 1.
-            GalleryError: the picture cannot be read.
+            ConfigError: not exactly one of `identity`, `like`, `where` and `erased_in` is given, or `top` < 1.
+            GalleryError: the picture cannot be read, or the other gallery is none.
             WeightsError, GalleryMismatch: the model that `like` needs is gone or is another one.
         """
-        if sum(value is not None for value in (identity, like, where)) != 1:
-            raise ConfigError("name exactly one of identity, like and where")
+        if sum(value is not None for value in (identity, like, where, erased_in)) != 1:
+            raise ConfigError("name exactly one of identity, like, where and erased_in")
         if top < 1:
             raise ConfigError(f"top must be at least 1, not {top}")
         if like is not None:
@@ -69,6 +73,10 @@ class Privacy:
         if where is not None:
             filters = Filters.of(where=where) if isinstance(where, str) else where
             return self._reader.consistently(lambda: selection.by_filters(self._reader, holds, filters))
+        if erased_in is not None:
+            read_settings(Path(erased_in))  # a wrong folder has no marks, which must not pass for "nothing was erased"
+            buried = Tombstones.read(Path(erased_in)).buried
+            return self._reader.consistently(lambda: selection.by_tombstones(self._reader, holds, buried))
         assert identity is not None
         return self._reader.consistently(lambda: selection.by_identity(self._reader, holds, identity))
 

@@ -19,6 +19,7 @@ from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold
 from tipr.gallery.info import utc
 from tipr.gallery.reader import Reader
+from tipr.gallery.tombstones import Buried
 from tipr.metrics.ranking import top_k
 
 SHOWN = ("path", "camera", "time", "identity", "tags")
@@ -100,6 +101,13 @@ def by_identity(reader: Reader, holds: Sequence[Hold], identity: int | str) -> C
 def by_filters(reader: Reader, holds: Sequence[Hold], filters: Filters) -> Candidates:
     """The rows that pass filters."""
     return _candidates("where", reader, holds, _with_copies(reader, np.flatnonzero(_passing(reader, filters))))
+
+
+def by_tombstones(reader: Reader, holds: Sequence[Hold], buried: Buried) -> Candidates:
+    """The rows that the marks of another gallery bury, such as the one that a restored backup was made of."""
+    columns = reader.columns(("sha256", "box"))
+    places = [place for place, picture in enumerate(zip(*columns.values(), strict=True)) if buried(*picture)]
+    return _candidates("erased_in", reader, holds, np.array(places, dtype=np.int64))
 
 
 def by_picture(
