@@ -2,7 +2,8 @@
 
 A similarity of 0.6 is not a probability of 60 %, and its size moves with the query. A band compares a score with the
 scores that the same query gives to the whole gallery: their median is the background, and their median absolute
-deviation, scaled to a standard deviation, is the unit. Both are robust against the few pictures that do fit.
+deviation, scaled to a standard deviation, is the unit. Both are robust against the few pictures that do fit. How many
+units a band takes is measured for each gallery (`tipr.gallery.calibration`); the numbers here hold where it was not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ SIMILAR = 2.0
 """Units above the background from which a picture is similar."""
 SCALE = 1.4826
 """Median absolute deviation -> standard deviation, for normal scores."""
+
+
+class Units(NamedTuple):
+    """Units above a query's background from which a picture is similar, and from which it stands out."""
+
+    similar: float
+    stands_out: float
+
+
+DEFAULT = Units(SIMILAR, STANDS_OUT)
 
 
 class BandLimits(NamedTuple):
@@ -39,9 +50,14 @@ def band_limits(scores: np.ndarray) -> BandLimits:
     """
     if scores.size == 0:
         raise ValueError("band limits need at least one score")
-    background = float(np.median(scores))
-    unit = SCALE * float(np.median(np.abs(scores - background)))
-    return BandLimits(background + SIMILAR * unit, background + STANDS_OUT * unit)
+    middle, unit = background(scores)
+    return BandLimits(middle + SIMILAR * unit, middle + STANDS_OUT * unit)
+
+
+def background(scores: np.ndarray) -> tuple[float, float]:
+    """Middle and unit of a query's scores with a gallery, or with a sample of it: (G,) floats, G >= 1."""
+    middle = float(np.median(scores))
+    return middle, SCALE * float(np.median(np.abs(scores - middle)))
 
 
 def band(score: float, limits: BandLimits) -> str:

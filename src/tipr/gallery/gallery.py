@@ -9,6 +9,8 @@ GALLERY/erased.json          marks of erased pictures, which keep them from comi
 GALLERY/holds.json           rows that must not be erased, with reason and end
 GALLERY/certificates.jsonl   what was erased, in counts
 GALLERY/erasing.json         an erasure that is not complete; the next writer completes it
+GALLERY/background.json      vectors of made-up queries that tell what a band means here; nothing of the pictures
+GALLERY/bands.json           what they told
 GALLERY/reports/, cache/     what can be made again; an erasure removes it
 """
 
@@ -26,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryError, WeightsError
-from tipr.gallery.bands import band_limits
+from tipr.gallery.bands import BandLimits
+from tipr.gallery.calibration import Calibration, calibrate, limits_of, read_calibration
 from tipr.gallery.conditions import Condition
 from tipr.gallery.durable import sync_folder
 from tipr.gallery.erase import ids_of
@@ -253,7 +256,32 @@ class Gallery:
             self._writer.erase(sorted(run.stale), "replaced")
             if run.added:
                 self._store.maintain()
-        return run.report()
+        return self._measured(run.report())
+
+    def calibrate(self) -> Calibration | None:
+        """Measure what the bands mean in this gallery, where that is due; `add` does so by itself.
+
+        Returns:
+            What holds now; None for a gallery with too few pictures.
+
+        Raises:
+            GalleryError: another process is writing.
+            WeightsError, GalleryMismatch: the model is gone or is another one.
+        """
+        with self._writer.locked():
+            self._reader.refresh()
+            if not len(self._reader.ids()):
+                return None
+            return calibrate(self.path, self._reader.scan(), lambda: self.retriever)
+
+    def _measured(self, report: IngestReport) -> IngestReport:
+        """Calibrate after pictures came; the pictures are in whatever becomes of that."""
+        if report.added:
+            try:
+                self.calibrate()
+            except GalleryError as error:
+                logger.warning("the bands were not measured anew: %s", error)
+        return report
 
     def remove(self, rows: Sequence[int | Path | str]) -> int:
         """Erase rows: no byte of their vectors, tokens, thumbnails or paths stays in any file of the gallery.
@@ -346,13 +374,14 @@ class Gallery:
             raise ConfigError("reranking needs a query in words, not a vector, a picture or what is not wanted")
         if rerank is not None and after is not None:
             raise ConfigError("after: a reranked search has one page; ask for more results instead")
+        plain = isinstance(query, Query) and query.plain
         filters = Filters.of(camera=camera, since=since, until=until, path=path, tags=tags, where=where)
         if model is not None:
             self._model.check(model)
         say = say or logger.warning
 
         def page() -> Page:
-            search = self._search(filters, group_by, approximate=approximate)
+            search = self._search(filters, group_by, approximate=approximate, language=language, words=plain)
             vector = self._query_vector(query, model, language, say)
             second = None
             if rerank is not None and isinstance(query, Query) and query.text is not None:
@@ -389,7 +418,8 @@ class Gallery:
         told = say or logger.warning
 
         def search() -> list[list[Hit]]:
-            found = self._search(filters or Filters(), group_by)
+            plain = all(query.plain for query in asked)
+            found = self._search(filters or Filters(), group_by, language=language, words=plain)
             if not asked:
                 return []
             return found.many(np.stack([self._query_vector(query, None, language, told) for query in asked]), k)
@@ -410,11 +440,23 @@ class Gallery:
             self._store.index()
             self._reader.refresh()
 
-    def _search(self, filters: Filters, group_by: str | None, *, approximate: bool = False) -> Search:
+    def _search(
+        self,
+        filters: Filters,
+        group_by: str | None,
+        *,
+        approximate: bool = False,
+        language: str | None = None,
+        words: bool,
+    ) -> Search:
         if not len(self._reader.ids()):
             raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
         scan = self._reader.index() if approximate else self._reader.scan()
-        limits = lambda query: band_limits(stable_similarity(query, scan.sample))  # noqa: E731
+        measured = read_calibration(self.path)
+
+        def limits(query: NDArray[np.float32]) -> BandLimits:
+            return limits_of(stable_similarity(query, scan.sample), measured, language=language, words=words)
+
         return Search(self._reader, scan, filters, group_by, limits=limits)
 
     def _query_vector(
