@@ -153,7 +153,7 @@ def test_from_a_folder_to_a_result(tmp_path: Path, model: Path, people: Path, ca
     (tmp_path / "p" / "\x1b[31mnotes\u202e.txt").write_text("no picture")
     assert run("index", "create", tmp_path / "g", "--model", model, tmp_path / "p", "--camera", "door") == 3
     out, err = capsys.readouterr()
-    assert "added 3, already there 0, skipped 1; 3 pictures in all" in out
+    assert "indexed 3, unchanged 0, skipped 1; 3 pictures in all" in out
     assert f"skipped {tmp_path}/p/notes.txt: not an image; JPEG, PNG, WebP, BMP, TIFF are read" in out
     assert "indexing: 4/4 images" in err
     assert "\x1b" not in out + err
@@ -274,7 +274,7 @@ def test_folders_that_are_not_entered_are_counted(tmp_path: Path, model: Path, p
     assert "folders inside that were not entered: 1; --recursive enters them" in capsys.readouterr().err
     assert run("index", "add", tmp_path / "g", tmp_path / "p", "-r") == 0
     out, err = capsys.readouterr()
-    assert "added 2, already there 1" in out
+    assert "indexed 2, unchanged 1" in out
     assert "not entered" not in err
 
 

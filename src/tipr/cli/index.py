@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Literal
 
 import click
 
-from tipr.cli import DONE, SKIPPED, index_care, options
-
-if TYPE_CHECKING:
-    from tipr.gallery import Gallery, IngestReport
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from tipr.cli import DONE, index_care, index_fill, options
+from tipr.cli.index_fill import announce_tokens, fill, sources
 
 DEMO_NOTE = (
     "the demo model was trained on rendered people and is not fit for real photographs; "
@@ -28,31 +20,13 @@ folder = click.argument("gallery", type=click.Path(path_type=Path))
 pictures = click.argument("paths", nargs=-1, type=click.Path())
 
 
-def sources(command: Command) -> Command:
-    """The flags that say which pictures to add."""
-    for option in (
-        click.option("--camera", metavar="NAME", help="Camera of pictures that have none of their own."),
-        click.option(
-            "--manifest",
-            "manifests",
-            multiple=True,
-            type=click.Path(),
-            metavar="FILE",
-            help="Add what a manifest lists.",
-        ),
-        click.option("--recursive", "-r", is_flag=True, help="Descend into folders."),
-    ):
-        command = option(command)
-    return command
-
-
 @click.group()
 def command() -> None:
     """Create, fill, inspect, trim or look after a gallery."""
 
 
-for care in index_care.COMMANDS:
-    command.add_command(care)
+for other in (*index_fill.COMMANDS, *index_care.COMMANDS):
+    command.add_command(other)
 
 
 @command.command()
@@ -79,6 +53,7 @@ def create(
     recursive: bool,
     manifests: tuple[str, ...],
     camera: str | None,
+    pattern: str | None,
     device: str,
     threads: int | None,
     quiet: bool,
@@ -97,8 +72,17 @@ def create(
     if model == "demo":
         output.note(DEMO_NOTE, quiet=quiet)
     if paths or manifests:
-        return _fill(made, paths, recursive=recursive, manifests=manifests, camera=camera, quiet=quiet, as_json=as_json)
-    _announce_tokens(made, None, quiet)
+        return fill(
+            made,
+            paths,
+            recursive=recursive,
+            manifests=manifests,
+            camera=camera,
+            pattern=pattern,
+            quiet=quiet,
+            as_json=as_json,
+        )
+    announce_tokens(made, None, quiet)
     if as_json:
         output.show(output.json_text({"gallery": str(gallery), "model": made.model}))
     else:
@@ -120,6 +104,7 @@ def add(
     recursive: bool,
     manifests: tuple[str, ...],
     camera: str | None,
+    pattern: str | None,
     device: str,
     threads: int | None,
     quiet: bool,
@@ -135,7 +120,16 @@ def add(
     if not paths and not manifests:
         raise click.UsageError("nothing to add: name files, folders or --manifest FILE")
     opened = Gallery.open(gallery, model=model, device=device, threads=threads)
-    return _fill(opened, paths, recursive=recursive, manifests=manifests, camera=camera, quiet=quiet, as_json=as_json)
+    return fill(
+        opened,
+        paths,
+        recursive=recursive,
+        manifests=manifests,
+        camera=camera,
+        pattern=pattern,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @command.command()
@@ -253,74 +247,3 @@ def approximate(gallery: Path, quiet: bool, as_json: bool) -> int:
 
 def _pieces(fragments: int, versions: int) -> str:
     return f"{fragments:,} fragment{'' if fragments == 1 else 's'}, {versions:,} version{'' if versions == 1 else 's'}"
-
-
-def _fill(
-    gallery: Gallery,
-    paths: tuple[str, ...],
-    *,
-    recursive: bool,
-    manifests: tuple[str, ...],
-    camera: str | None,
-    quiet: bool,
-    as_json: bool,
-) -> int:
-    from tipr.cli import output
-    from tipr.cli.progress import progress
-    from tipr.gallery.ingest import folders_inside, list_entries
-
-    if gallery.token_bytes:
-        entries, _ = list_entries(paths, recursive=recursive, manifests=manifests)
-        _announce_tokens(gallery, len(entries), quiet)
-    with _resumable(gallery.path), progress("indexing", quiet=quiet) as report:
-        done = gallery.add(paths, recursive=recursive, manifest=manifests, camera=camera, progress=report)
-    if as_json:
-        output.show(output.json_text({"gallery": str(gallery.path), **asdict(done)}))
-    else:
-        _tell(done, gallery)
-    if done.wide_images:
-        output.note(
-            f"{done.wide_images:,} of {done.added:,} added pictures are wider than 0.8 of their height: "
-            "crops of single standing persons are expected",
-            quiet=quiet,
-        )
-    if not recursive and done.added + done.unchanged and (left := folders_inside(paths)):
-        output.note(f"folders inside that were not entered: {left:,}; --recursive enters them", quiet=quiet)
-    return SKIPPED if done.skipped else DONE
-
-
-def _announce_tokens(gallery: Gallery, pictures: int | None, quiet: bool) -> None:
-    """Say how much disk the image tokens will take, before any is made."""
-    from tipr.cli import output
-
-    if not gallery.token_bytes:
-        return
-    each = f"image tokens for reranking take {gallery.token_bytes / 1e3:,.1f} KB a picture"
-    total = "" if pictures is None else f", {pictures * gallery.token_bytes / 1e6:,.1f} MB for {pictures:,} pictures"
-    output.note(each + total, quiet=quiet)
-
-
-def _tell(done: IngestReport, gallery: Gallery) -> None:
-    from tipr.cli import output
-
-    parts = [f"added {done.added:,}", f"already there {done.unchanged:,}"]
-    parts += [f"replaced {done.replaced:,}"] if done.replaced else []
-    parts += [f"skipped {len(done.skipped):,}"] if done.skipped else []
-    parts += [f"kept out {done.refused:,} that were erased before"] if done.refused else []
-    output.show(f"{output.safe(gallery.path)}: {', '.join(parts)}; {len(gallery):,} pictures in all")
-    for item in done.skipped:
-        output.show(f"  skipped {output.safe(item.path)}: {output.safe(item.reason)}; {output.safe(item.hint)}")
-
-
-@contextmanager
-def _resumable(gallery: Path) -> Iterator[None]:
-    """Print the command that continues when the user stops the run."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        arguments = sys.argv[1:]
-        if arguments[:2] == ["index", "create"]:
-            arguments[1] = "add"  # the gallery is there now
-        again = shlex.join(["tipr", *arguments])
-        click.echo(f"\nstopped; what was added to {gallery} stays. Continue with:\n  {again}", err=True)
-        raise

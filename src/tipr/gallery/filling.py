@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.ingest import IngestReport, Outcome, Prepared, Refused, Skipped, Unchanged
-from tipr.gallery.stores import Row
+from tipr.gallery.stores import Box, Row
 
 ENCODE_BATCH = 64
 """Pictures encoded in one pass."""
@@ -18,6 +18,9 @@ COMMIT_ROWS = 256
 """Rows after which a commit is due."""
 COMMIT_SECONDS = 10.0
 """Time after which a commit is due, so that a slow model loses no more than this when it is stopped."""
+
+Content = tuple[str, Box | None]
+"""SHA-256 and box: what makes a picture equal to another one."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) pictures."""
@@ -28,7 +31,9 @@ class Filling:
 
     Args:
         encode: pictures -> (n, D) float32 unit rows, and (n, T, W) float16 image tokens where they are kept.
-        append: commits rows.
+        append: commits rows, and returns the id of the first.
+        row_of: content -> a row that has it already; committed rows are added.
+        stored: rows by their ids.
         total: pictures to come, for `progress`.
         progress: called after every picture.
     """
@@ -36,13 +41,16 @@ class Filling:
     def __init__(
         self,
         encode: Callable[[list[Any]], tuple[NDArray[np.float32], NDArray[np.float16] | None]],
-        append: Callable[[Sequence[Row]], None],
+        append: Callable[[Sequence[Row]], int],
         *,
+        row_of: dict[Content, int],
+        stored: Callable[[Sequence[int]], list[Row]],
         total: int,
         progress: Progress | None,
     ) -> None:
         self._encode, self._append, self._total, self._progress = encode, append, total, progress
-        self.added = self.unchanged = self.refused = self.wide = 0
+        self._row_of, self._stored = row_of, stored
+        self.added = self.unchanged = self.refused = self.wide = self.shared = 0
         self.skipped: list[Skipped] = []
         self.stale: set[int] = set()
         self._seen: set[Any] = set()
@@ -73,26 +81,50 @@ class Filling:
         """Turn the waiting pictures into rows."""
         batch, self._waiting = self._waiting, []
         if batch:
-            vectors, tokens = self._encode([item.picture for item in batch])
-            kept = [None] * len(batch) if tokens is None else tokens
-            self._rows.extend(map(_row, batch, vectors.astype(np.float16), kept))
+            self._rows.extend(self._made(batch))
             self.stale.update(i for item in batch for i in item.stale)
             self.wide += sum(item.wide for item in batch)
             if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed >= COMMIT_SECONDS:
                 self.commit()
         self._tell()
 
+    def _made(self, batch: Sequence[Prepared]) -> Iterator[Row]:
+        """Rows of a batch, in its order; only content that no row has yet is encoded."""
+        made = {(row.sha256, row.box): row for row in self._rows}
+        contents = [(item.sha256, item.entry.box) for item in batch]
+        there = {key: self._row_of[key] for key in contents if key in self._row_of and key not in made}
+        made.update(zip(there, self._stored(list(there.values())), strict=True))
+        new = {key: item for key, item in zip(contents, batch, strict=True) if key not in made}
+        if new:
+            vectors, tokens = self._encode([item.picture for item in new.values()])
+            kept = [None] * len(new) if tokens is None else tokens
+            made.update(zip(new, map(_row, new.values(), vectors.astype(np.float16), kept), strict=True))
+        self.shared += len(batch) - len(new)
+        for key, item in zip(contents, batch, strict=True):
+            same = made[key]
+            yield _row(item, same.vector, same.tokens, same.thumbnail)
+
     def commit(self) -> None:
         """Make the rows durable."""
         rows, self._rows = self._rows, []  # taken first: when stopped half-way, they must not be committed again
         if rows:
-            self._append(rows)
+            first = self._append(rows)
             self.added += len(rows)
+            for place, row in enumerate(rows):
+                self._row_of.setdefault((row.sha256, row.box), first + place)
         self._committed = time.monotonic()
 
     def report(self) -> IngestReport:
         """What was done so far."""
-        return IngestReport(self.added, self.unchanged, tuple(self.skipped), self.wide, len(self.stale), self.refused)
+        return IngestReport(
+            added=self.added,
+            unchanged=self.unchanged,
+            skipped=tuple(self.skipped),
+            wide_images=self.wide,
+            replaced=len(self.stale),
+            refused=self.refused,
+            shared=self.shared,
+        )
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -100,13 +132,15 @@ class Filling:
             self._progress(self.added + len(self._rows) + passed_over, self._total)
 
 
-def _row(item: Prepared, vector: NDArray[np.float16], tokens: NDArray[np.float16] | None) -> Row:
+def _row(
+    item: Prepared, vector: NDArray[np.float16], tokens: NDArray[np.float16] | None, thumbnail: bytes | None = None
+) -> Row:
     entry = item.entry
     return Row(
         path=item.path,
         sha256=item.sha256,
         vector=vector,
-        thumbnail=item.thumbnail,
+        thumbnail=item.thumbnail if thumbnail is None else thumbnail,
         width=item.width,
         height=item.height,
         camera=entry.camera,
@@ -115,4 +149,5 @@ def _row(item: Prepared, vector: NDArray[np.float16], tokens: NDArray[np.float16
         identity=entry.identity,
         tags=entry.tags,
         tokens=tokens,
+        indexed=item.indexed,
     )

@@ -34,10 +34,11 @@ from tipr.gallery.conditions import Condition
 from tipr.gallery.durable import sync_folder
 from tipr.gallery.erase import ids_of
 from tipr.gallery.export import export
-from tipr.gallery.filling import Filling, Progress
+from tipr.gallery.filling import Progress
 from tipr.gallery.filters import Filters, Moment
+from tipr.gallery.indexing import Indexing
 from tipr.gallery.info import GalleryInfo, summary
-from tipr.gallery.ingest import IngestReport, Known, list_entries, prepare_all
+from tipr.gallery.ingest import IngestReport
 from tipr.gallery.model import GalleryModel, Say, query_vector_of, reranker_of
 from tipr.gallery.privacy import Privacy
 from tipr.gallery.query import Query
@@ -47,7 +48,6 @@ from tipr.gallery.search import Hit, Matched, Page, Search, SearchOptions, whole
 from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
 from tipr.gallery.stores import STORES, Durability, Pieces, Store
-from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.writer import Writer
 from tipr.metrics.ranking import stable_similarity
 
@@ -75,6 +75,7 @@ class Gallery:
         self._model = GalleryModel(path, settings, load)
         self._reader = Reader(path, store, settings["model"]["dim"], memory)
         self._writer = Writer(path, settings, store, self._reader)
+        self._indexing = Indexing(path, store, self._reader, self._writer, self._model)
 
     @classmethod
     def create(
@@ -220,43 +221,54 @@ class Gallery:
         recursive: bool = False,
         manifest: Path | str | Sequence[Path | str] | None = None,
         camera: str | None = None,
+        pattern: str | None = None,
         progress: Progress | None = None,
     ) -> IngestReport:
         """Add pictures; what is there already stays, so a stopped run is continued by running it again.
 
+        A file with the content of another one is a row of its own, and is not encoded again.
+
         Args:
-            paths: image files, folders, manifests (`.jsonl`).
+            paths: image files, folders, manifests (`.jsonl`, `.csv`, `.tsv`, `.parquet`).
             recursive: descend into folders.
             manifest: one or more manifests, whatever their names.
             camera: camera of pictures that have none of their own.
+            pattern: what paths say, see `tipr.gallery.path_pattern`; files of another form are skipped.
             progress: called with (done, total) pictures.
 
         Raises:
+            ConfigError: a bad pattern or camera.
             DatasetError: a manifest is not usable.
             GalleryError: another process is writing, or the disk is full; what was committed stays.
             WeightsError, GalleryMismatch: the model is gone or is another one.
         """
-        if camera is not None and not camera.strip():
-            raise ConfigError("camera: the name must not be empty")
         manifests = () if manifest is None else (manifest,) if isinstance(manifest, Path | str) else tuple(manifest)
-        entries, listed = list_entries(paths, recursive=recursive, manifests=manifests, camera=camera)
-        with self._writer.locked():
-            buried = Tombstones.read(self.path).buried
-            run = Filling(self._model.encode, self._writer.append, total=len(entries) + len(listed), progress=progress)
-            run.skipped.extend(listed)
-            try:
-                for outcome in prepare_all(entries, self._known(), self._model.shrink, buried=buried):
-                    run.take(outcome)
-                run.encode()
-            except KeyboardInterrupt:
-                run.commit()
-                raise
-            run.commit()
-            run.stale -= self._writer.held()
-            self._writer.erase(sorted(run.stale), "replaced")
-            if run.added:
-                self._store.maintain()
-        return self._measured(run.report())
+        report = self._indexing.add(
+            paths, recursive=recursive, manifests=manifests, camera=camera, pattern=pattern, progress=progress
+        )
+        return self._measured(report)
+
+    def sync(
+        self,
+        folder: Path | str,
+        *,
+        camera: str | None = None,
+        pattern: str | None = None,
+        progress: Progress | None = None,
+    ) -> IngestReport:
+        """Follow a folder and all below it: new files are added, and rows whose file is gone are erased.
+
+        A file that moved inside the folder, or whose content changed, keeps camera, identity and tags; one that only
+        moved is not encoded again. Rows from elsewhere, and those on legal hold, stay.
+
+        Args:
+            folder: to follow.
+            camera, pattern, progress: as in `add`.
+
+        Raises:
+            GalleryError: no such folder, an empty one that the gallery has rows of, or as in `add`.
+        """
+        return self._measured(self._indexing.sync(folder, camera=camera, pattern=pattern, progress=progress))
 
     def calibrate(self) -> Calibration | None:
         """Measure what the bands mean in this gallery, where that is due; `add` does so by itself.
@@ -551,13 +563,6 @@ class Gallery:
         if (note := pictures.note()) is not None:
             say(note)
         return matched
-
-    def _known(self) -> Known:
-        columns = self._reader.columns(("path", "box", "sha256"))
-        known: dict[Any, dict[str, list[int]]] = {}
-        for i, path, box, sha256 in zip(self._reader.ids(), *columns.values(), strict=True):
-            known.setdefault((path, box), {}).setdefault(sha256, []).append(int(i))
-        return known
 
 
 def _load(model: Path | str, device: str, threads: int | None) -> Retriever:

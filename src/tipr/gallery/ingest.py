@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tipr.data.decoding import Decoders, shared_decoders
 from tipr.data.images import ImageProblem, thumbnail
-from tipr.gallery.stores import Box
+from tipr.gallery.stores import Box, Row
 from tipr.gallery.tombstones import Buried
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Prepared:
         thumbnail: small JPEG of the crop.
         width, height: of the crop, in pixels.
         stale: ids of older contents of the same file, to be erased.
+        indexed: when the picture came into the gallery, if it was there under another name; None for now.
     """
 
     entry: Entry
@@ -102,6 +103,24 @@ class Prepared:
     width: int
     height: int
     stale: tuple[int, ...] = ()
+    indexed: datetime | None = None
+
+    def with_facts_of(self, row: Row, *, moved: bool) -> Prepared:
+        """The same picture with what a row says where nothing else is known.
+
+        Args:
+            row: of the same picture under another name, or of an older content of the file.
+            moved: it is the same picture: it counts as indexed when that was, and its time goes first.
+        """
+        times = (row.time, self.entry.time) if moved else (self.entry.time, row.time)
+        entry = replace(
+            self.entry,
+            camera=self.entry.camera or row.camera,
+            time=next((time for time in times if time is not None), None),
+            identity=row.identity if self.entry.identity is None else self.entry.identity,
+            tags=self.entry.tags or row.tags,
+        )
+        return replace(self, entry=entry, indexed=row.indexed if moved else None)
 
     @property
     def wide(self) -> bool:
@@ -123,7 +142,7 @@ Known = Mapping[Key, Mapping[str, Sequence[int]]]
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What `Gallery.add` did.
+    """What `Gallery.add` or `Gallery.sync` did.
 
     Attributes:
         added: new rows.
@@ -132,6 +151,10 @@ class IngestReport:
         wide_images: how many of the added are wider than 0.8 of their height; person crops are expected.
         replaced: older rows erased because their file has new content.
         refused: pictures that were erased before and stay away.
+        shared: how many of the added have the content of another row, and were not encoded again.
+        moved: how many of the added were there under another name, which is gone; `Gallery.sync` only, as the next.
+        vanished: older rows erased because their file is gone.
+        skip_report: file that lists the skipped, one JSON object a line; None when there are none.
     """
 
     added: int = 0
@@ -140,6 +163,10 @@ class IngestReport:
     wide_images: int = 0
     replaced: int = 0
     refused: int = 0
+    shared: int = 0
+    moved: int = 0
+    vanished: int = 0
+    skip_report: str | None = None
 
 
 def list_entries(

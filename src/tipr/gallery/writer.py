@@ -41,12 +41,13 @@ class Writer:
             left = Erasure.pending(self._path)
             yield None if left is None else left.carry_out(self._path, self._store, self._reader)
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Commit rows under new ids."""
+    def append(self, rows: Sequence[Row]) -> int:
+        """Commit rows under new ids, and return the first of them."""
         ids = self._reader.ids()
-        first = max(self._settings["next_id"], int(ids[-1]) + 1 if len(ids) else 0)
+        first: int = max(self._settings["next_id"], int(ids[-1]) + 1 if len(ids) else 0)
         self._store.append(rows, first)
         self._reader.refresh()
+        return first
 
     def erase(self, ids: Collection[int], chosen_by: str, *, on_hold: int = 0) -> Certificate | None:
         """Erase rows; see `Erasure.decide`. Nothing happens, and there is no certificate, without a row."""
