@@ -65,10 +65,11 @@ def published_scale(config: RunConfig) -> Scale | None:
     else:
         editions = DATASETS[data.dataset].facts.editions
         train = editions[0].splits.get("train") if editions else None
-        if train is None or train.identities is None:
+        if train is None:
             return None
         images = {split: count.images for split, count in editions[0].splits.items()}
-        identities, captions = train.identities, train.captions
+        captions = train.captions
+        identities = train.identities or train.images  # where nobody states it: no more than that
         languages = len(data.languages or DATASETS[data.dataset].facts.languages)
     return Scale(
         pairs=captions * (1 if config.bilingual else languages),

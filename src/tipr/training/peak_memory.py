@@ -192,7 +192,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func is aten.index.Tensor and any(index is not None and index.dtype == torch.bool for index in args[1]):
             out = args[0].new_empty(self._count(args[1][0]), *args[0].shape[args[1][0].dim() :])
         elif func is aten._local_scalar_dense.default:
-            return self._columns  # the longest caption is all that a step asks for
+            # All that a step asks for: whether a mask hides nothing, and how long the longest caption is.
+            return False if args[0].dtype == torch.bool else self._columns
         else:
             out = func(*args, **(kwargs or {}))
         if func is aten.ne.Scalar and args[0].untyped_storage() in self._true:
