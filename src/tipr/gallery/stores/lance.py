@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -192,11 +193,8 @@ class LanceStore(Store):
         with self._writing():
             if has_index(self._files.newest()):  # its files hold the vectors of the rows that go
                 self._retry(lambda: self._files.newest().drop_index(INDEX))
-            self._retry(lambda: self._merge(materialize_deletions_threshold=0.0))
-            # the caller holds the gallery's lock, so no other writer has files that are not yet committed
-            self._retry(
-                lambda: self._files.newest().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
-            )
+            self._retry(self._rewrite)
+            self._retry(self._drop_history)
             self._files.record(gone=True)
         self.refresh()
 
@@ -276,9 +274,29 @@ class LanceStore(Store):
         if changed or emptied:
             self._commit(newest, lance.LanceOperation.Delete(changed, emptied, wanted))
 
-    def _merge(self, **options: float) -> None:
+    def _rewrite(self) -> None:
+        """Write the pieces that hide rows again, without them: one after the other, and with little space left the old
+        one goes before the next."""
+        while True:
+            newest = self._files.newest()
+            hiding = [piece for piece in newest.get_fragments() if _hidden(piece.metadata)]
+            if not hiding:
+                return
+            batches = hiding[0].scanner().to_reader()
+            written = lance.fragment.write_fragments(batches, newest, mode="append", max_rows_per_file=self._piece)
+            going = [hiding[0].fragment_id]
+            self._commit(newest, lance.LanceOperation.Update(removed_fragment_ids=going, new_fragments=written))
+            size = sum(file.file_size_bytes or 0 for piece in hiding for file in piece.metadata.files)
+            if shutil.disk_usage(self._place).free < 2 * size:
+                self._drop_history()
+
+    def _drop_history(self) -> None:
+        # the caller holds the gallery's lock, so no other writer has files that are not yet committed
+        self._files.newest().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+    def _merge(self) -> None:
         newest = self._files.newest()
-        plan = Compaction.plan(newest, {"target_rows_per_fragment": self._piece, **options})
+        plan = Compaction.plan(newest, {"target_rows_per_fragment": self._piece})
         merged = [task.execute(newest) for task in plan.tasks]
         if merged:
             self._files.secure()
