@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tipr.errors import MissingExtra
 from tipr.gallery.stores import exact
-from tipr.gallery.stores.exact import ExactScan, block_of, faiss_installed, ranked_from_blocks, slack
+from tipr.gallery.stores.exact import ExactScan, faiss_installed
+from tipr.metrics.best_rows import block_of, ranked_from_blocks, slack
 from tipr.metrics.ranking import full_order, stable_similarity
 
 DIM = 32

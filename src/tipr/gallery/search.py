@@ -20,8 +20,9 @@ from tipr.gallery.info import utc
 from tipr.gallery.paging import Cursor, fingerprint
 from tipr.gallery.reader import Reader
 from tipr.gallery.stores import COLUMNS, Coded
-from tipr.gallery.stores.exact import ExactScan, Ranked
+from tipr.gallery.stores.exact import ExactScan
 from tipr.gallery.stores.on_disk import OnDisk
+from tipr.metrics.best_rows import Ranked
 from tipr.metrics.ranking import full_order, stable_similarity, top_k, two_stage_order
 
 if TYPE_CHECKING:

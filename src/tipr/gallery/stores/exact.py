@@ -1,10 +1,7 @@
 """The exact scan: all vectors of a store in memory, in half precision, at one version of it.
 
-Two passes give the order of `tipr.metrics.ranking` to the last bit at the speed of memory. The first scores every row
-in single precision: FAISS (extra `scan`) for one query, a matrix product for many, or without FAISS. Its error is
-bounded: D products summed in any order are wrong by at most (D + 2) * 2**-24 * |query| * |row| (Higham, Accuracy and
-Stability of Numerical Algorithms, 2002, equation 3.5). So every row whose first score lies less than two such errors
-below the k-th best may belong to the k best, and no other. The second pass scores those few with `stable_similarity`.
+Two passes give the order of `tipr.metrics.ranking` to the last bit at the speed of memory (`tipr.metrics.best_rows`).
+The first is FAISS (extra `scan`) for one query, and a matrix product for many, or without FAISS.
 
 Nothing here is on disk: an erased row is gone from memory with the next `follow`.
 """
@@ -17,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import MissingExtra
 from tipr.gallery.stores import Store
+from tipr.metrics.best_rows import Block, Positions, Ranked, Vectors, kth_best, longest, ranked_from_blocks, slack
 from tipr.metrics.ranking import stable_similarity, top_k
 
 SEGMENT = 131_072
@@ -39,44 +37,12 @@ DEEP = 4_096
 SAMPLE = 2_048
 """Rows that stand for the whole gallery where a query's background is needed."""
 
-Vectors = NDArray[np.float16]
-Positions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-
-class Block(NamedTuple):
-    """Some rows: (n,) positions, (n, D) half and single precision, and the length of the longest, or of a longer one.
-
-    The next block may use the memory of `single` again.
-    """
-
-    positions: Positions
-    rows: Vectors
-    single: NDArray[np.float32]
-    longest: float
-
-
-class Ranked(NamedTuple):
-    """The best rows for one query: (n,) positions, best first, and their (n,) float32 scores."""
-
-    positions: Positions
-    scores: NDArray[np.float32]
 
 
 def faiss_installed() -> bool:
     """Whether the extra `scan` is there."""
     return find_spec("faiss") is not None
-
-
-def slack(dim: int, length: Any, row_length: float) -> Any:
-    """Most that a single-precision dot product can be wrong, whatever the order of its sum.
-
-    Args:
-        dim: D.
-        length: Euclidean length of the query, or (Q,) of several.
-        row_length: of the longest row.
-    """
-    return 1.01 * (dim + 2) * 2.0**-24 * length * row_length
 
 
 class Segment:
@@ -91,7 +57,7 @@ class Segment:
         self.rows = rows
         self.index: Any = None
         parts = (rows[start : start + BLOCK].astype(np.float32) for start in range(0, len(rows), BLOCK))
-        self.longest = max(map(_longest, parts), default=0.0)
+        self.longest = max(map(longest, parts), default=0.0)
         if fast:
             faiss = _faiss()
             kind = faiss.ScalarQuantizer.QT_fp16
@@ -252,7 +218,7 @@ class ExactScan:
             for n, (places, values) in zip(todo, found, strict=True):
                 results[n] = (places + jobs[n][0], values)
             values = np.concatenate([values for _, values in results])
-            lowest = _kth_best(values, count) - 2 * wrong
+            lowest = kth_best(values, count) - 2 * wrong
             # a piece that may hold more rows as good as that is asked for more of them
             todo = [
                 n
@@ -285,81 +251,6 @@ class ExactScan:
                     yield Block(places[part], rows, rows.astype(np.float32), segment.longest)
 
 
-def ranked_from_blocks(queries: NDArray[np.float32], blocks: Iterable[Block], count: int) -> list[Ranked]:
-    """The best rows for each query out of blocks of rows, which need not fit into memory together.
-
-    Args:
-        queries: (Q, D) float32.
-        blocks: the rows, in any order.
-        count: how many, >= 1.
-
-    Returns:
-        As `ExactScan.best`.
-    """
-    pools = [_Pool(query, count) for query in queries]
-    lengths = np.linalg.norm(queries, axis=1)
-    kth = np.full(len(pools), -np.inf)
-    longest = 0.0
-    for block in blocks:
-        longest = max(longest, block.longest)
-        wrong = slack(queries.shape[1], lengths, longest)
-        first = queries @ block.single.T
-        for n in np.flatnonzero(first.max(axis=1) >= kth - 2 * wrong):
-            kth[n] = pools[n].take(block, first[n], 2 * float(wrong[n]))
-    return [pool.ranked() for pool in pools]
-
-
-class _Pool:
-    """Rows that may be among the `count` best for one query."""
-
-    def __init__(self, query: NDArray[np.float32], count: int) -> None:
-        self._query, self._count = query, count
-        self._kth = -np.inf
-        self._parts: list[tuple[Positions, NDArray[np.float32], Vectors]] = []
-        self._held = 0
-
-    def take(self, block: Block, values: NDArray[np.float32], margin: float) -> float:
-        """Keep what may be among the best of these rows.
-
-        Args:
-            block: the rows.
-            values: (n,) first scores.
-            margin: how far below the k-th best first score a row of the best can lie.
-
-        Returns:
-            The k-th best first score so far; minus infinity until there are k.
-        """
-        best = np.flatnonzero(values >= max(self._kth, _kth_best(values, self._count)) - margin)
-        self._parts.append((block.positions[best], values[best], block.rows[best]))
-        self._held += len(best)
-        if self._held >= self._count:
-            places, values, rows = self._joined()
-            self._kth = _kth_best(values, self._count)
-            keep = values >= self._kth - margin
-            self._parts = [(places[keep], values[keep], rows[keep])]
-            self._held = int(np.count_nonzero(keep))
-        return self._kth
-
-    def ranked(self) -> Ranked:
-        """The best of all rows that were offered."""
-        if not self._parts:
-            return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        places, _, rows = self._joined()
-        rising = np.argsort(places)
-        exact = stable_similarity(self._query, rows[rising])
-        order = top_k(exact, self._count)
-        return Ranked(places[rising][order], exact[order])
-
-    def _joined(self) -> tuple[Any, ...]:
-        return tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-
-
-def _kth_best(values: NDArray[np.float32], count: int) -> float:
-    if len(values) < count:
-        return -np.inf
-    return float(np.partition(values, len(values) - count)[len(values) - count])
-
-
 def _filled(store: Store, ids: NDArray[np.int64], dim: int, fast: bool) -> tuple[Segment, ...]:
     """The segments of a store, read block by block, so that no second copy of all vectors is made."""
     segments: list[Segment] = []
@@ -388,16 +279,6 @@ def _filled(store: Store, ids: NDArray[np.int64], dim: int, fast: bool) -> tuple
     return tuple(
         Segment(unordered.rows(rising[start : start + SEGMENT]), fast=fast) for start in range(0, len(ids), SEGMENT)
     )
-
-
-def _longest(rows: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
-
-
-def block_of(positions: Positions, rows: Vectors) -> Block:
-    """A block of rows that are in half precision only; (n,) and (n, D)."""
-    single = rows.astype(np.float32)
-    return Block(positions, rows, single, _longest(single))
 
 
 def _placed(segments: Iterable[Segment]) -> Iterator[tuple[int, Segment]]:

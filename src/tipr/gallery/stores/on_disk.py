@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.stores import Store
-from tipr.gallery.stores.exact import SAMPLE, Block, Mask, Ranked, block_of, ranked_from_blocks
+from tipr.gallery.stores.exact import SAMPLE, Mask
+from tipr.metrics.best_rows import Block, Ranked, block_of, ranked_from_blocks
 from tipr.metrics.ranking import stable_similarity, top_k
 
 EXACT_BELOW = 0.1
