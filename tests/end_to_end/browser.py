@@ -54,9 +54,9 @@ def chromium() -> str:
 
 
 def axe() -> Path | None:
-    """axe-core's `axe.min.js`, from the environment variable AXE or an npm folder beside the checkout; None: absent."""
-    places = [os.environ.get("AXE", ""), "node_modules/axe-core/axe.min.js"]
-    return next((Path(place).resolve() for place in places if place and Path(place).is_file()), None)
+    """axe-core's `axe.min.js`, named by the environment variable AXE; None: not named."""
+    place = os.environ.get("AXE")
+    return Path(place).resolve(strict=True) if place else None
 
 
 def run(scratch: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

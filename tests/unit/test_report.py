@@ -32,6 +32,8 @@ from tipr.report import (
 )
 from tipr.report.charts import found_chart, learning_chart, similarity_chart
 from tipr.report.contact_sheet import latin
+from tipr.report.content import Looked, Series, WordLook, WordPatches
+from tipr.report.pictures import data_uri, shown_jpeg
 from tipr.report.results_page import Result
 
 LANGUAGES = ("en", "zh", "fr", "de")
@@ -219,6 +221,13 @@ def test_report_is_one_self_contained_file(tmp_path: Path) -> None:
     assert 'lang="zh-Hans"' in text
 
 
+def test_the_largest_report_has_at_most_20_megabytes() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    languages = 4
+    pictures = 2 * languages * 10 + 6 * 4 + languages * (1 + 6) + 10  # searches, extremes, words, people
+    assert pictures * len(data_uri(shown_jpeg(Image.fromarray(noise)))) < 19e6
+
+
 def test_report_never_claims_an_identification(tmp_path: Path) -> None:
     text = write_report(report_data(), tmp_path / "report.html").read_text(encoding="utf-8")
     words = " ".join(Page(text).words).lower()
@@ -231,7 +240,16 @@ def test_report_never_claims_an_identification(tmp_path: Path) -> None:
 def test_hostile_text_stays_text(payload: str, tmp_path: Path) -> None:
     queries = tuple(replace(query, text=payload, same_in_english=payload) for query in report_data().queries[:1])
     hostile = tuple(replace(picture, camera=payload) for picture in queries[0].pictures)
-    data = report_data(queries=(replace(queries[0], pictures=hostile),), configuration=payload, run=payload)
+    look = WordLook(payload, jpeg(), (50.0, 30.0, 20.0), 0.1)
+    data = report_data(
+        queries=(replace(queries[0], pictures=hostile),),
+        configuration=payload,
+        run=payload,
+        training=(Series(payload, (1.0, 2.0), (3.0, 4.0)),),
+        words=WordPatches(False, True, (Looked("en", ((payload, True),), jpeg(), (look,)),)),
+        trained_in={payload: payload},
+        absent={"map": payload},
+    )
     check_loads_and_runs_nothing(write_report(data, tmp_path / "r.html").read_text(encoding="utf-8"))
     results = [Result(1, jpeg(), "similar", payload, payload, payload)]
     saved = write_results_page(
@@ -280,6 +298,46 @@ def test_the_overlap_of_the_languages_is_a_square_table(tmp_path: Path) -> None:
     assert "mean over 320 queries" in text
     without = write_report(report_data(), tmp_path / "s.html").read_text(encoding="utf-8")
     assert "The same sentence in another language" not in without
+
+
+@pytest.mark.parametrize(
+    ("attention", "adds_up", "said", "heading"),
+    [
+        (True, True, "Attention of a word's tokens", "Where the words look in a picture"),
+        (False, True, "which add up to the whole", "Which parts of a picture the words go with"),
+        (False, False, "a hint, not an account", "Which parts of a picture the words go with"),
+    ],
+)
+def test_words_on_pictures_say_what_they_are(
+    attention: bool, adds_up: bool, said: str, heading: str, tmp_path: Path
+) -> None:
+    look = WordLook("red", jpeg(), (70.0, 20.0, 10.0), 0.12)
+    shown = Looked("en", (("a ", False), ("red", True), (" coat", False)), jpeg(), (look,))
+    data = report_data(words=WordPatches(attention, adds_up, (shown,)))
+    text = write_report(data, tmp_path / "r.html").read_text(encoding="utf-8")
+    check_loads_and_runs_nothing(text)
+    assert said in text.replace("&#39;", "'")
+    assert heading in text
+    assert 'a <b class="word">red</b> coat' in text
+    assert 'alt="red: 70 % on the upper, 20 % on the middle, 10 % on the lower third"' in text
+    assert ("+0.12" in text) != attention
+
+
+def test_what_is_absent_says_why(tmp_path: Path) -> None:
+    why = {panel: f"no {panel} here" for panel in ("learning", "training", "attention", "map")}
+    text = write_report(report_data(learning=(), absent=why), tmp_path / "r.html").read_text(encoding="utf-8")
+    check_loads_and_runs_nothing(text)
+    for panel, reason in why.items():
+        assert reason in text.split(f'id="{panel}"')[1][:200]
+
+
+def test_headings_of_a_run_follow_the_numbers() -> None:
+    fell = report_data(training=(Series("loss", (1.0, 2000.0), (5.6, 0.8)),))
+    assert findings.training_heading(fell) == "The loss fell from 5.6 to 0.8 in 2,000 steps"
+    rose = report_data(training=(Series("loss (itc)", (1.0, 20.0), (5.6, 5.7)),))
+    assert findings.training_heading(rose) == "The loss did not fall: 5.6 at the start, 5.7 after 20 steps"
+    seen = report_data(split="train")
+    assert "the people that it was trained on" in findings.honest_words(seen)[0]
 
 
 def test_report_without_optional_parts(tmp_path: Path) -> None:

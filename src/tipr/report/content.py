@@ -205,8 +205,8 @@ class ReportData:
         draws: bootstrap draws behind the intervals.
         queries: the shown searches.
         found: per language, share of queries whose right person is within the first k, k = 1, 2, ...
-        learning: R@1 on validation per epoch, may be empty.
-        chosen_epoch: epoch that was kept, and the split it was chosen on.
+        learning: R@1 per epoch on `scored_on`, may be empty.
+        chosen_epoch: epoch that was kept, and what it was chosen on.
         right_scores, other_scores: similarities for the histogram.
         bands: one row per band.
         easiest, hardest: extremes.
@@ -219,6 +219,7 @@ class ReportData:
         skipped: queries left out because the gallery has nothing relevant.
         drawn: positions of the shown searches among the captions of the split.
         took: words before `seconds`.
+        scored_on: the people that the run was scored on between epochs.
         training: losses and other numbers of the training run over its steps.
         words: words on patches, or None.
         people: the map, or None.
@@ -256,6 +257,7 @@ class ReportData:
     skipped: int = 0
     drawn: tuple[int, ...] = ()
     took: str = "finished in"
+    scored_on: str = "the validation people"
     training: tuple[Series, ...] = ()
     words: WordPatches | None = None
     people: PeopleMap | None = None

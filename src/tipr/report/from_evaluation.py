@@ -27,6 +27,8 @@ from tipr.report.assemble import (
 from tipr.report.content import Fact, ReportData, ScoreRow
 from tipr.report.findings import TRAINING, number_word
 
+SCORED_ON = {"val": "the validation people", "test": "the TEST split"}
+"""Split that a run chose its epoch on -> words; a run that chose none is not there."""
 PACKAGES = ("tipr", "torch", "numpy", "pillow", "simplejpeg", "tokenizers", "lancedb", "pylance", "pyarrow")
 
 
@@ -79,7 +81,8 @@ def report_data(
     if len(rows) > 1:
         rows.append(_row(forward.mean, None, label=f"Mean of {number_word(len(rows))}"))
     best = card.get("best") or {}
-    chosen = (int(best["epoch"]), "validation") if best.get("epoch") and card.get("selection") == "val" else None
+    scored_on = SCORED_ON.get(str(card.get("selection")), "the validation people")
+    chosen = (int(best["epoch"]), scored_on) if best.get("epoch") and card.get("selection") in SCORED_ON else None
     return ReportData(
         run=run,
         made=made,
@@ -96,6 +99,7 @@ def report_data(
         found=found_curves(languages),
         learning=learning_curves(card.get("history") or ()),
         chosen_epoch=chosen,
+        scored_on=scored_on,
         right_scores=bands.right_scores,
         other_scores=bands.other_scores,
         band_limits=bands.limits,
@@ -116,7 +120,7 @@ def report_data(
 def drawn_captions(features: Features, drawn: Sequence[tuple[str, int]]) -> list[int]:
     """Positions among all captions of (language, position among the captions of that language)."""
     own = {code: np.flatnonzero(np.array(features.language) == code) for code, _ in drawn}
-    return [int(own[code][place]) if len(own[code]) else place for code, place in drawn]
+    return [int(own[code][place]) for code, place in drawn]
 
 
 def environment() -> dict[str, str]:

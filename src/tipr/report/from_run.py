@@ -100,7 +100,7 @@ def run_report(
         bootstrap=draws,
         without_relevant="skip",
         image_to_text=False,
-        reference=reference_score(place) if synthetic and split == "test" else None,
+        reference=reference_score(place) if synthetic and split in ("test", "paraphrase") else None,
         notes=_notes(folder, config, retriever, split),
     )
 
@@ -160,7 +160,7 @@ def _absent(found: ReportData, *, words: WordPatches | None, people: PeopleMap |
     why = {
         "learning": None
         if found.learning
-        else "The run scored nothing on the way, or only once: selection.every_epochs says how often it does.",
+        else "The run scored nothing on the way, or only once: selection (split, every_epochs) says when.",
         "training": None if trained else "The run wrote down fewer than two steps: log_every says how often it does.",
         "attention": None
         if words is not None

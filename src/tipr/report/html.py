@@ -109,7 +109,7 @@ def _charts(data: ReportData) -> dict[str, Any]:
         epoch = data.chosen_epoch[0] if data.chosen_epoch else None
         best = max((y for curve in data.learning if curve.language is None for y in curve.y), default=0.0)
         drawn["learning"] = charts.learning_chart(
-            data.learning, chosen_epoch=epoch, title=f"R@1 on the validation people per epoch; highest {best:.1f} %"
+            data.learning, chosen_epoch=epoch, title=f"R@1 on {data.scored_on} per epoch; highest {best:.1f} %"
         )
     if data.right_scores.size and data.other_scores.size:
         drawn["similarity"] = charts.similarity_chart(
