@@ -28,31 +28,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryError, WeightsError
-from tipr.gallery.bands import BandLimits
-from tipr.gallery.calibration import Calibration, calibrate, limits_of, read_calibration
-from tipr.gallery.conditions import Condition
+from tipr.gallery.calibration import Calibration, calibrate
 from tipr.gallery.durable import sync_folder
 from tipr.gallery.erase import ids_of
 from tipr.gallery.export import export
 from tipr.gallery.filling import Progress
-from tipr.gallery.filters import Filters, Moment
+from tipr.gallery.filters import Filters
 from tipr.gallery.indexing import Indexing
 from tipr.gallery.info import GalleryInfo, summary
 from tipr.gallery.ingest import IngestReport
-from tipr.gallery.model import GalleryModel, Say, query_vector_of, reranker_of
+from tipr.gallery.model import GalleryModel, Say, reranker_of
 from tipr.gallery.privacy import Privacy
 from tipr.gallery.query import Query
 from tipr.gallery.reader import Reader
-from tipr.gallery.reranking import PicturesAgain, match
-from tipr.gallery.search import Hit, Matched, Page, Search, SearchOptions, whole_pictures
+from tipr.gallery.search import Hit, Page, SearchOptions, whole_pictures
+from tipr.gallery.searching import Searching
 from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
 from tipr.gallery.stores import STORES, Durability, Pieces, Store
 from tipr.gallery.writer import Writer
-from tipr.metrics.ranking import stable_similarity
 
 if TYPE_CHECKING:
-    from tipr.retrieval import Reranker, Retriever
+    from tipr.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +71,7 @@ class Gallery:
         self._store = store
         self._model = GalleryModel(path, settings, load)
         self._reader = Reader(path, store, settings["model"]["dim"], memory)
+        self._searching = Searching(path, self._model, store, self._reader)
         self._writer = Writer(path, settings, store, self._reader)
         self._indexing = Indexing(path, store, self._reader, self._writer, self._model)
 
@@ -336,19 +334,7 @@ class Gallery:
         k: int = 10,
         *,
         after: str | None = None,
-        camera: str | Sequence[str] | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        path: str | None = None,
-        tags: str | Sequence[str] | None = None,
-        where: str | Condition | None = None,
-        group_by: str | None = None,
-        language: str | None = None,
-        rerank: int | None = None,
-        approximate: bool = False,
-        model: Retriever | None = None,
-        say: Say | None = None,
-        progress: Progress | None = None,
+        **options: Unpack[SearchOptions],
     ) -> Page:
         """As `search`, with a cursor for the hits that follow.
 
@@ -377,31 +363,7 @@ class Gallery:
             GalleryError: the gallery is empty, or the query's picture cannot be read.
             GalleryMismatch: another model.
         """
-        for name, number in (("k", k), ("rerank", 1 if rerank is None else rerank)):
-            if number < 1:
-                raise ConfigError(f"{name} must be at least 1, not {number}")
-        if isinstance(query, str):
-            query = Query(query)
-        if rerank is not None and (not isinstance(query, Query) or not query.plain):
-            raise ConfigError("reranking needs a query in words, not a vector, a picture or what is not wanted")
-        if rerank is not None and after is not None:
-            raise ConfigError("after: a reranked search has one page; ask for more results instead")
-        plain = isinstance(query, Query) and query.plain
-        filters = Filters.of(camera=camera, since=since, until=until, path=path, tags=tags, where=where)
-        if model is not None:
-            self._model.check(model)
-        say = say or logger.warning
-
-        def page() -> Page:
-            search = self._search(filters, group_by, approximate=approximate, language=language, words=plain)
-            vector = self._query_vector(query, model, language, say)
-            second = None
-            if rerank is not None and isinstance(query, Query) and query.text is not None:
-                reranker, words = reranker_of(model or self.retriever), query.text
-                second = lambda best: self._match(reranker, words, best, say=say, progress=progress)  # noqa: E731
-            return search.page(vector, k, after=after, rerank=rerank, second=second)
-
-        return self._reader.consistently(page)
+        return self._searching.page(query, k, after=after, **options)
 
     def search_many(
         self,
@@ -424,19 +386,9 @@ class Gallery:
         Returns:
             For each query what `search` gives.
         """
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, not {k}")
-        asked = [Query(query) if isinstance(query, str) else query for query in queries]
-        told = say or logger.warning
-
-        def search() -> list[list[Hit]]:
-            plain = all(query.plain for query in asked)
-            found = self._search(filters or Filters(), group_by, language=language, words=plain)
-            if not asked:
-                return []
-            return found.many(np.stack([self._query_vector(query, None, language, told) for query in asked]), k)
-
-        return self._reader.consistently(search)
+        return self._searching.many(
+            queries, k, filters=filters or Filters(), group_by=group_by, language=language, say=say
+        )
 
     def index(self) -> None:
         """Build an index for `search(approximate=True)`, or build it anew; an erasure takes it away.
@@ -451,32 +403,6 @@ class Gallery:
                 raise GalleryError(f"gallery {self.path} is empty: there is nothing to index")
             self._store.index()
             self._reader.refresh()
-
-    def _search(
-        self,
-        filters: Filters,
-        group_by: str | None,
-        *,
-        approximate: bool = False,
-        language: str | None = None,
-        words: bool,
-    ) -> Search:
-        if not len(self._reader.ids()):
-            raise GalleryError(f"gallery {self.path} is empty: add pictures with `tipr index add`")
-        scan = self._reader.index() if approximate else self._reader.scan()
-        measured = read_calibration(self.path)
-
-        def limits(query: NDArray[np.float32]) -> BandLimits:
-            return limits_of(stable_similarity(query, scan.sample), measured, language=language, words=words)
-
-        return Search(self._reader, scan, filters, group_by, limits=limits)
-
-    def _query_vector(
-        self, query: str | Query | NDArray[np.float32], model: Retriever | None, language: str | None, say: Say
-    ) -> NDArray[np.float32]:
-        if isinstance(query, Query):
-            return query_vector_of(query, model or self.retriever, self._model.shrink, language, say)
-        return self._model.query_vector(np.asarray(query))
 
     def thumbnails(self, ids: Sequence[int]) -> list[bytes]:
         """The small JPEG of each row, in the order of `ids`.
@@ -535,34 +461,6 @@ class Gallery:
     def privacy(self) -> Privacy:
         """Erasure, retention, legal holds and certificates."""
         return Privacy(self.path, self._reader, self._writer, self._model)
-
-    def _match(
-        self,
-        reranker: Reranker,
-        query: str,
-        best: NDArray[np.int64],
-        *,
-        say: Say,
-        progress: Progress | None,
-    ) -> Matched:
-        """The second stage, from kept tokens or from the pictures."""
-        ids = self._reader.ids()
-
-        def kept(rows: NDArray[np.int64]) -> NDArray[np.float16]:
-            return self._store.tokens(ids[rows].tolist())
-
-        if self.token_bytes:
-            return match(reranker, query, best, kept, progress)
-        pictures = PicturesAgain(
-            self._reader.columns(PicturesAgain.NEEDED),
-            thumbnails=lambda rows: self._store.thumbnails(ids[rows].tolist()),
-            shrink=self._model.shrink,
-            encode=reranker.retriever.image_tokens,
-        )
-        matched = match(reranker, query, best, pictures.tokens, progress)
-        if (note := pictures.note()) is not None:
-            say(note)
-        return matched
 
 
 def _load(model: Path | str, device: str, threads: int | None) -> Retriever:
