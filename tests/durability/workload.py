@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ DIM = 16
 KINDS = ("add", "add", "update", "remove", "erase", "compact")
 
 
+@lru_cache(maxsize=4096)
 def row(path: str) -> Row:
     """The row of a path."""
     digest = hashlib.sha256(path.encode()).digest()
@@ -56,6 +58,7 @@ def create(folder: Path, durability: Durability = "power") -> None:
 class Opened:
     """The parts of an opened gallery."""
 
+    gallery: Gallery
     store: Store
     reader: Reader
     writer: Writer
@@ -63,7 +66,7 @@ class Opened:
     @classmethod
     def at(cls, folder: Path) -> Opened:
         gallery = Gallery.open(folder)
-        return cls(gallery._store, gallery._reader, gallery._writer)
+        return cls(gallery, gallery._store, gallery._reader, gallery._writer)
 
     def paths(self) -> dict[str, int]:
         """Path -> id of every row; AssertionError when a row is not what was once added, or is there twice."""
