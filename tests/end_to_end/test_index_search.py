@@ -162,7 +162,7 @@ def test_from_a_folder_to_a_result(tmp_path: Path, model: Path, people: Path, ca
     assert run("index", "add", tmp_path / "g", tmp_path / "p", "--json") == 3
     answer = json.loads(capsys.readouterr().out)
     assert (answer["added"], answer["unchanged"], len(answer["skipped"])) == (0, 3, 1)
-    assert set(answer["skipped"][0]) == {"path", "reason", "hint"}
+    assert set(answer["skipped"][0]) == {"path", "reason", "hint", "code"}
     assert run("search", tmp_path / "g", CAPTIONS["zh"], "-k", "2") == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2

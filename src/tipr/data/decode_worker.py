@@ -24,7 +24,8 @@ LIFETIME = 30 * 24 * 3600
 
 def main() -> None:
     """Serve until the standard input ends; arguments: descriptor and size of the shared memory, bytes, seconds."""
-    descriptor, size, memory, seconds = map(int, sys.argv[1:5])
+    descriptor, size, memory = map(int, sys.argv[1:4])
+    seconds = float(sys.argv[4])
     room = memoryview(mmap.mmap(descriptor, size))
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -39,7 +39,7 @@ from tipr.errors import DatasetError
 
 MEMORY = 512 << 20
 """Bytes of memory that decoding a file may take on top of an idle process."""
-SECONDS = 5
+SECONDS = 5.0
 """Of processor time that decoding a file may take."""
 PATIENCE = 20.0
 """Seconds after which a process is killed that does not answer: the file lies on a disk that hangs."""
@@ -87,7 +87,7 @@ class Decoder:
         self,
         *,
         max_pixels: int = MAX_PIXELS,
-        seconds: int = SECONDS,
+        seconds: float = SECONDS,
         patience: float = PATIENCE,
         memory: int = MEMORY,
     ) -> None:
@@ -135,8 +135,9 @@ class Decoder:
             self._descriptor, self._room = -1, None  # arrays that somebody still holds keep the memory
 
     def _start(self) -> None:
-        if self._child is not None:
+        if self._child is not None and self._child.poll() is None:
             return
+        self.close()  # it died between two files
         self._descriptor = _shared_memory(self._size)
         self._room = mmap.mmap(self._descriptor, self._size)
         numbers = (self._descriptor, self._size, self._memory, self._seconds)
@@ -174,20 +175,20 @@ class Decoder:
             self._start()
             self._child.stdin.write(json.dumps(request).encode() + b"\n")
             answer = self._line(self._patience)
-        if answer is not None and answer.get("reason", "missing") in HINTS:
+        if answer and answer.get("reason", "missing") in HINTS:
             return answer
-        silent = self._child.poll() is None
+        silent = answer is None
         self._child.kill()
         looping = self._child.wait() == -signal.SIGPROF
         self.close()
         if silent:
             return {"reason": "too slow", "detail": f"no answer in {self._patience:g} s"}
         if looping:
-            return {"reason": "too slow", "detail": f"stopped after {self._seconds} s of computing"}
+            return {"reason": "too slow", "detail": f"stopped after {self._seconds:g} s of computing"}
         return {"reason": "breaks the decoder"}
 
     def _line(self, patience: float) -> dict[str, Any] | None:
-        """The next line that the child writes, as an object; None when there is none in time."""
+        """The next line that the child writes, as an object, an empty one when it is none; None when time is up."""
         assert self._child is not None
         assert self._child.stdout is not None
         handle = self._child.stdout.fileno()
@@ -202,13 +203,13 @@ class Decoder:
             if not part:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._child.wait(1.0)  # its pipe ends a moment before itself
-                return None
+                return {}
             line += part
         try:
             answer = json.loads(line)
-        except ValueError:
-            return None
-        return answer if isinstance(answer, dict) else None
+        except (ValueError, RecursionError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
 
     def _decoded(self, path: str, answer: dict[str, Any]) -> Decoded:
         """Check what the child says: a hostile file may have taken it over."""
