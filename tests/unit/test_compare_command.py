@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from tipr.analysis.published import METHODS, published, published_results, sourc
 from tipr.analysis.run_scores import Outcomes, RunFacts, RunScores, scores_file
 from tipr.analysis.standing import holm, standings
 from tipr.cli import main
+from tipr.data.datasets import DATASETS
 from tipr.errors import ConfigError, TrainingError
+from tipr.evaluation import evaluate
 from tipr.methods import METHODS as OUR_METHODS
 from tipr.report import standing_tables
 from tipr.training import RunConfig
 
+PEOPLE = runpy.run_path(str(Path(__file__).parents[1] / "data" / "training" / "coloured_people.py"))
 BASE = {
     "method": {"name": "clip_baseline"},
     "encoder": {"name": "compact"},
@@ -31,7 +35,7 @@ BASE = {
 }
 
 
-def run(folder: Path, ranks: dict[str, list[int]], *, seed: int = 1, **changes: object) -> Path:
+def run(folder: Path, ranks: dict[str, list[int]], *, seed: int = 1, split: str = "test", **changes: object) -> Path:
     """A finished run whose weights found these first ranks, two queries of each of four people."""
     folder.mkdir(parents=True)
     config = configuration.parse({**BASE, "out": str(folder), "seed": seed, **changes}, RunConfig, source="a.yaml")
@@ -41,7 +45,7 @@ def run(folder: Path, ranks: dict[str, list[int]], *, seed: int = 1, **changes: 
     facts = RunFacts.of(folder, captions=40, images=20)
     for weights, first in ranks.items():
         outcomes = Outcomes(np.repeat(np.arange(4), 2), np.array(first), np.arange(9, dtype=np.int64), 20, "f" * 64)
-        made = RunScores(facts, 40, 20, "test", "e" * 64, {"en": outcomes})
+        made = RunScores(facts, 40, 20, split, "e" * 64, {"en": outcomes})
         made.write(folder, scores_file(weights=weights))
     return folder
 
@@ -162,6 +166,22 @@ class FakeData:
 
     def languages(self) -> tuple[str, ...]:
         return ("en",)
+
+
+def test_a_model_as_it_is_becomes_a_row_on_the_data_of_the_runs(tmp_path: Path) -> None:
+    data = PEOPLE["make_data"](tmp_path / "data")
+    changes = {"dataset": "manifest", "root": str(data), "batch_size": 4}
+    ranks = {"best": GOOD, "last": GOOD}
+    folder = run(tmp_path / "run", ranks, split="val", data=changes)
+    found = standings([folder], split="val", zero_shot=[Path("demo")])
+    rows = [row for section in found.sections for row in section.ours if row.method == standing.ZERO_SHOT]
+    languages = {section.language for section in found.sections}
+    assert languages >= set(DATASETS["manifest"].load(data, "val").languages())
+    assert {(row.label, row.selection) for row in rows} == {("zero-shot, demo", "not trained")}
+    evaluation = evaluate("demo", DATASETS["manifest"].load(data, "val"), bootstrap=0, image_to_text=False)
+    for language, score in evaluation.text_to_image.languages.items():
+        assert rows[0].means(language)["R@1"][0] == pytest.approx(score.named()["R@1"])
+    assert "| **zero-shot, demo** | not trained |" in standing_tables.markdown(found)
 
 
 def test_the_published_figures_are_those_of_the_papers() -> None:

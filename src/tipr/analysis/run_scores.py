@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.data.datasets import DATASETS
+from tipr.data.samples import Split
 from tipr.errors import DatasetError, TrainingError
 from tipr.evaluation import Features, SecondStage, encode_split, rerank_split
 from tipr.metrics import QueryResults, stable_similarity
@@ -270,6 +271,29 @@ def score_run(
     config = load_config(folder)
     data = DATASETS[config.data.dataset].load(root or config.data.root, split, languages)
     retriever = Retriever.load(folder / weights, device=device, threads=threads)
+    found = outcomes_of(retriever, data, languages, rerank=rerank, progress=progress)
+    training = (retriever.card or {})["data"]
+    captions_count, images = int(training["captions"]), int(training["images"])
+    facts = RunFacts.of(folder, captions=captions_count, images=images)
+    made = RunScores(facts, captions_count, images, split, retriever.fingerprint, found)
+    made.write(folder, scores_file(rerank, weights))
+    return made
+
+
+def outcomes_of(
+    retriever: Retriever,
+    data: Split,
+    languages: Sequence[str],
+    *,
+    rerank: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Outcomes]:
+    """What the queries of each language find in a split with a model; see `score_run`.
+
+    Raises:
+        DatasetError: the split has no identities, or a query has nothing to find.
+        ConfigError: the model cannot rerank.
+    """
     features = encode_split(retriever, data, progress=progress)
     second = None
     if rerank is not None:
@@ -280,7 +304,9 @@ def score_run(
         chosen = np.flatnonzero(np.array([code == language for code in features.language]))
         relevance = Relevance.of(features.query_identity[chosen], features.gallery_identity)
         if not relevance.count.all():
-            raise DatasetError(f"split {split!r}: a query in {language!r} has no image of its person in the gallery")
+            raise DatasetError(
+                f"split {data.name!r}: a query in {language!r} has no image of its person in the gallery"
+            )
         captions = "\n".join(features.captions[query] for query in chosen)
         found[language] = Outcomes(
             identity=features.query_identity[chosen],
@@ -289,12 +315,7 @@ def score_run(
             gallery=len(features.images),
             captions=hashlib.sha256(captions.encode()).hexdigest(),
         )
-    training = (retriever.card or {})["data"]
-    captions_count, images = int(training["captions"]), int(training["images"])
-    facts = RunFacts.of(folder, captions=captions_count, images=images)
-    made = RunScores(facts, captions_count, images, split, retriever.fingerprint, found)
-    made.write(folder, scores_file(rerank, weights))
-    return made
+    return found
 
 
 def _ranks(

@@ -16,17 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.analysis.published import PublishedResult, published
-from tipr.analysis.run_scores import METRICS, RunScores, Weights, score_run, scores_file
+from tipr.analysis.run_scores import METRICS, RunFacts, RunScores, Weights, outcomes_of, score_run, scores_file
 from tipr.data.datasets import DATASETS
 from tipr.encoders import ENCODERS
 from tipr.errors import ConfigError, TrainingError
 from tipr.evaluation.bootstrap import Group, PairedDifference, bootstrap_intervals, paired_bootstrap
+from tipr.retrieval import Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training.run import MOVABLE
 
 SELECTIONS = {"val": "validation", "last": "last epoch", "test": "test split"}
 """`selection.split` of a run -> how a table says it."""
 LAST = SELECTIONS["last"]
+NOT_TRAINED = "not trained"
+ZERO_SHOT = "zero_shot"
 TEST = SELECTIONS["test"]
 BOOTSTRAP_SEED = 0
 Note = Callable[[str], None]
@@ -38,10 +41,10 @@ class Standing:
 
     Attributes:
         label: what the row is called.
-        method: key in `METHODS` of `tipr.methods`.
+        method: key in `METHODS` of `tipr.methods`, or `ZERO_SHOT`.
         dataset: its title.
         split: the evaluated one.
-        selection: one of `SELECTIONS`' values.
+        selection: one of `SELECTIONS`' values, or `NOT_TRAINED`.
         runs: by seed.
     """
 
@@ -131,6 +134,7 @@ def standings(
     test_selected: bool = False,
     every: bool = False,
     rerank: int | None = None,
+    zero_shot: Sequence[Path] = (),
     device: str = "cpu",
     threads: int | None = None,
     note: Note = lambda text: None,
@@ -143,6 +147,7 @@ def standings(
         root: where the data set lies now; None: where each run had it.
         test_selected: take runs whose epoch was chosen on the test split too; else they are left out, and named.
         every: all published rows of the data set and language, not only those of the same methods.
+        zero_shot: model folders, evaluated as they are on the data set of every run.
         rerank: pictures of each query that a second stage scores, for runs whose model has one; None: no second stage.
         device, threads: for evaluating.
         note: takes one line about what is being evaluated.
@@ -173,6 +178,11 @@ def standings(
                 )
             groups.setdefault((_identity(config), selection), []).append((config, scores))
     rows = _rows(groups, split, rerank)
+    places = {config.data.dataset: root or config.data.root for runs in groups.values() for config, _ in runs}
+    for model in zero_shot:
+        for dataset, place in places.items():
+            note(f"evaluating {model} on {split} of {dataset}")
+            rows.append(_untrained(model, dataset, place, split, device=device, threads=threads))
     sections = []
     for dataset, language in _cells(rows):
         ours = tuple(row for row in rows if row.dataset == dataset and language in row.languages)
@@ -255,6 +265,17 @@ def _rows(
             Standing(label, config.method.name, DATASETS[config.data.dataset].facts.title, split, selection, ordered)
         )
     return rows
+
+
+def _untrained(model: Path, dataset: str, root: Path, split: str, *, device: str, threads: int | None) -> Standing:
+    """A model as it is, on a data set that it was not trained on here."""
+    retriever = Retriever.load(model, device=device, threads=threads)
+    reader = DATASETS[dataset]
+    data = reader.load(root, split)
+    facts = RunFacts(retriever.fingerprint[:12], seed=0, steps=0, pairs_seen=0, minutes=0.0, commit="", machine="")
+    found = outcomes_of(retriever, data, data.languages())
+    scores = RunScores(facts, 0, 0, split, retriever.fingerprint, found)
+    return Standing(f"zero-shot, {model.name}", ZERO_SHOT, reader.facts.title, split, NOT_TRAINED, (scores,))
 
 
 def _place(out: Path) -> str:

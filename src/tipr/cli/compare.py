@@ -26,6 +26,14 @@ FORMATS = {".md": "markdown", ".tex": "latex", ".html": "html", ".json": "json"}
     metavar="K",
     help="Score the K best images of a query again, where possible.",
 )
+@click.option(
+    "--zero-shot",
+    "zero_shot",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="A model as it is, on the same data; may be given several times.",
+)
 @click.option("--all", "every", is_flag=True, help="All published methods, not only those of the runs.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write .md, .tex, .html or .json."
@@ -38,6 +46,7 @@ def command(
     data: Path | None,
     test_selected: bool,
     rerank: int | None,
+    zero_shot: tuple[Path, ...],
     every: bool,
     out: Path | None,
     device: str,
@@ -66,6 +75,7 @@ def command(
         test_selected=test_selected,
         every=every,
         rerank=rerank,
+        zero_shot=zero_shot,
         device=device,
         threads=threads,
         note=note,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipr.analysis.published import PublishedResult, sources
 from tipr.analysis.run_scores import METRICS
-from tipr.analysis.standing import LAST, TEST, Section, Standing, Standings
+from tipr.analysis.standing import LAST, NOT_TRAINED, TEST, Section, Standing, Standings
 from tipr.report.html import write_page
 
 ABSENT = "-"
@@ -132,9 +132,10 @@ def _our_row(row: Standing, language: str) -> tuple[str, ...]:
     values = [f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}" for mean, spread in cells.values()]
     low, high = row.interval(language)
     values[0] += f" [{low:.2f}, {high:.2f}]"
-    label = f"{row.label}, {count} seed{'s' * (count > 1)}"
+    label = row.label if row.selection == NOT_TRAINED else f"{row.label}, {count} seed{'s' * (count > 1)}"
     ids = ", ".join(run.facts.run for run in row.runs)
-    return label, SELECTED_ON_TEST if row.selection == TEST else row.selection, *values, f"run {ids}"
+    kind = "model" if row.selection == NOT_TRAINED else "run"
+    return label, SELECTED_ON_TEST if row.selection == TEST else row.selection, *values, f"{kind} {ids}"
 
 
 def _their_row(row: PublishedResult) -> tuple[str, ...]:
