@@ -4,7 +4,8 @@
 
 A gallery of rendered people (four photographs each) is filled with the demo model, which measures its bands
 (`tipr.gallery.calibration`). Then people of another seed, who are not in it, are described in four languages: by whole
-captions, by paraphrases and by the first words of a caption. Beside it: the same for people who are in the gallery.
+captions, by paraphrases, by the first words of a caption and by a part of it. Beside it: the same for people who are in
+the gallery.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tipr.data.synthetic.benchmark import build, people_of
 from tipr.data.synthetic.captions import facts, realise
 from tipr.data.synthetic.presets import Knobs
 from tipr.gallery import Gallery
+from tipr.gallery.calibration import shortened
 
 SEED = 77
 WANTED = 5.0
@@ -32,14 +34,15 @@ FIRST_WORDS = 6
 
 
 def captions(people: list[Person], language: str, rng: np.random.Generator) -> dict[str, list[str]]:
-    """Three ways to describe each of the people."""
-    told: dict[str, list[str]] = {"caption": [], "paraphrase": [], "first words": []}
+    """Four ways to describe each of the people."""
+    told: dict[str, list[str]] = {"caption": [], "paraphrase": [], "first words": [], "a part": []}
     for person in people:
         seen = facts(person, sample_shot(rng, person, 0), rng)
         whole = realise(seen, language, rng)
         told["caption"].append(whole)
         told["paraphrase"].append(realise(seen, language, rng, plans="paraphrase"))
         told["first words"].append(whole[:12] if language == "zh" else " ".join(whole.split()[:FIRST_WORDS]))
+        told["a part"].append(shortened(realise(seen, language, rng), rng))
     return told
 
 
@@ -73,14 +76,14 @@ def main() -> None:
                 "absent_percent": false,
                 "absent_percent_of_all": round(sum(false.values()) / len(false), 2),  # as many of each kind
                 "present_percent": {kind: share(gallery, texts, language) for kind, texts in here.items()},
-                "limits_in_units": [round(value, 2) for value in measured.units(language)],
             }
         results = {
             "pictures": len(gallery),
             "background_queries": measured.queries,
-            "held_out_queries_a_language": 3 * options.absent,
+            "held_out_queries_a_language": 4 * options.absent,
             "wanted_percent": WANTED,
             "worst_percent": max(rate["absent_percent_of_all"] for rate in rates.values()),
+            "limits_in_units": {name: round(value, 2) for name, value in measured.stands_out.items()},
             "languages": rates,
         }
     json.dump(results, sys.stdout, indent=2)

@@ -16,7 +16,7 @@ from tipr.data.samples import LANGUAGES
 from tipr.errors import GalleryCorrupt
 from tipr.gallery import Gallery, calibration
 from tipr.gallery.bands import DEFAULT, band
-from tipr.gallery.calibration import Calibration, best_units, descriptions, limits_of, measure, read_calibration
+from tipr.gallery.calibration import Calibration, best_units, descriptions, length, limits_of, measure, read_calibration
 from tipr.gallery.stores import Row
 from tipr.gallery.stores.exact import ExactScan
 from tipr.metrics.ranking import stable_similarity
@@ -36,7 +36,7 @@ def test_at_most_one_in_twenty_held_out_queries_stands_out(rows: int) -> None:
     scan = ExactScan.of(Rows(people(rng, rows)), DIM)  # type: ignore[arg-type]
     spreads = dict(zip(LANGUAGES, (0.6, 1.0, 1.5, 3.0), strict=True))  # a model knows one language better than another
     sample = np.concatenate([people(rng, 300, spread) for spread in spreads.values()])
-    measured = measure(scan, sample, [name for name in spreads for _ in range(300)])
+    measured = measure(scan, sample, [f"{name} long" for name in spreads for _ in range(300)])
     assert measured.rows == rows
     assert measured.queries == 1200
     for name, spread in spreads.items():
@@ -51,7 +51,7 @@ def test_a_person_who_is_there_still_stands_out() -> None:
     rng = np.random.default_rng(1)
     vectors = people(rng, 2000)
     scan = ExactScan.of(Rows(vectors), DIM)  # type: ignore[arg-type]
-    measured = measure(scan, people(rng, 1000), ["en"] * 1000)
+    measured = measure(scan, people(rng, 1000), ["en short"] * 1000)
     close = vectors[:200].astype(np.float32) + 0.05 * rng.normal(size=(200, DIM)).astype(np.float32)
     assert np.mean(best_units(scan, close) >= measured.units("en").stands_out) > 0.9
 
@@ -62,8 +62,10 @@ def test_the_background_describes_nobody_in_four_languages_and_several_lengths()
     assert len({text for _, text in said}) > 190
     assert said == descriptions(50, calibration.SEED)
     assert said != descriptions(50, 1)
-    lengths = [len(text) for language, text in said if language == "en"]
-    assert max(lengths) > 3 * min(lengths)
+    for language in LANGUAGES:
+        lengths = Counter(length(text) for spoken, text in said if spoken == language)
+        assert lengths == {"short": 25, "long": 25}
+    assert all(len(text) >= 2 for _, text in said)
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_it_is_measured_again_when_the_gallery_has_grown_by_half(gallery: Galler
     fill(gallery, 10, 1)
     first = gallery.calibrate()
     assert first is not None
-    assert (first.rows, first.queries) == (100, 1200)
+    assert (first.rows, first.queries) == (100, 1600)
     assert read_calibration(gallery.path) == first
     fill(gallery, 49, 2)
     assert gallery.calibrate() == first
@@ -106,28 +108,41 @@ def test_it_is_measured_again_when_the_gallery_has_grown_by_half(gallery: Galler
 def test_a_search_shows_the_bands_of_its_language(gallery: Gallery) -> None:
     fill(gallery, 400, 0)
     assert gallery.calibrate() is not None
-    measured = Calibration(400, 1200, {"en": -9.0, "zh": 8.0}, {"en": 0.5, "zh": 9.0})
+    similar, stands_out = {"en short": -9.0, "en long": 8.0}, {"en short": 0.5, "en long": 9.0}
+    measured = Calibration(400, 1600, {**similar, "zh short": 8.5}, {**stands_out, "zh short": 9.5})
     (gallery.path / "bands.json").write_text(
-        json.dumps({"rows": 400, "queries": 1200, "similar": measured.similar, "stands_out": measured.stands_out})
+        json.dumps({"rows": 400, "queries": 1600, "similar": measured.similar, "stands_out": measured.stands_out})
     )
     sample = gallery._reader.scan().sample
-    for language in ("en", "zh", "fr", None):
-        hits = gallery.search("red coat grey trousers", k=400, language=language)
-        scores = stable_similarity(ColourModel().encode_text(["red coat grey trousers"])[0], sample)
-        limits = limits_of(scores, measured, language=language, words=True)
-        assert [hit.metadata["band"] for hit in hits] == [band(hit.score, limits) for hit in hits]
-        assert (hits[0].metadata["band"] == "stands_out") == (language == "en")
+    for text in ("red coat grey trousers", "a person who wears a red coat above a pair of grey trousers"):
+        for language in ("en", "zh", "fr", None):
+            hits = gallery.search(text, k=400, language=language)
+            assert gallery.search_many([text], k=400, language=language) == [hits]
+            scores = stable_similarity(ColourModel().encode_text([text])[0], sample)
+            limits = limits_of(scores, measured, language=language, words=text)
+            assert [hit.metadata["band"] for hit in hits] == [band(hit.score, limits) for hit in hits]
+            assert (hits[0].metadata["band"] == "stands_out") == (language == "en" and len(text) < 30)
+    assert measured.units("zh", "长" * 90) == measured.units("en", "long" * 90)  # none of its own: the strictest
 
 
 def test_pictures_and_vectors_are_held_to_the_default_limits_at_least() -> None:
     scores = np.random.default_rng(0).normal(size=500).astype(np.float32)
-    low = Calibration(500, 1200, {"en": 0.1}, {"en": 0.2})
-    assert limits_of(scores, low, language="en", words=False) == limits_of(scores, None, language=None, words=True)
-    assert limits_of(scores, low, language="en", words=True) < limits_of(scores, low, language="en", words=False)
+    low = Calibration(500, 1600, {"en short": 0.1}, {"en short": 0.2})
+    assert limits_of(scores, low, language="en", words=None) == limits_of(scores, None, language=None, words="red")
+    assert limits_of(scores, low, language="en", words="red") < limits_of(scores, low, language="en", words=None)
     assert DEFAULT.stands_out == 3.5
 
 
-@pytest.mark.parametrize("damage", ["[]", '{"rows": 1}', '{"rows":1,"queries":1,"similar":{},"stands_out":{}}', "{"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "[]",
+        '{"rows": 1}',
+        '{"rows":1,"queries":1,"similar":{},"stands_out":{}}',
+        "{",
+        '{"rows":1,"queries":1,"similar":{"en":1},"stands_out":{"en":2}}',
+    ],
+)
 def test_a_damaged_file_is_named(gallery: Gallery, damage: str) -> None:
     fill(gallery, 100, 0)
     gallery.calibrate()

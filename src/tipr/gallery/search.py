@@ -141,8 +141,8 @@ def rank(
 
 SecondStage = Callable[[NDArray[np.int64]], Matched]
 """Rising positions of a shortlist -> their match scores."""
-Limits = Callable[[NDArray[np.float32]], BandLimits]
-"""A query's vector -> its bands in this gallery."""
+Limits = Callable[[NDArray[np.float32], str | None], BandLimits]
+"""A query's vector, and its words where it is words alone -> its bands in this gallery."""
 
 
 class Search:
@@ -176,6 +176,7 @@ class Search:
         query: NDArray[np.float32],
         k: int,
         *,
+        words: str | None = None,
         after: str | None = None,
         rerank: int | None = None,
         second: SecondStage | None = None,
@@ -185,6 +186,7 @@ class Search:
         Args:
             query: (D,).
             k: how many, >= 1.
+            words: the query, where it is words alone.
             after: cursor of the page before; not with `rerank`.
             rerank: how many of the best rows `second` judges.
             second: the second stage.
@@ -213,15 +215,15 @@ class Search:
         if len(found.positions) > k and matched is None:
             last = int(ids[shown.positions[-1]])
             following = str(Cursor(seen + k, newest, last, float(shown.scores[-1]), search))
-        return Page(self._hits([shown], query[None], matched)[0], following)
+        return Page(self._hits([shown], query[None], [words], matched)[0], following)
 
-    def many(self, queries: NDArray[np.float32], k: int) -> list[list[Hit]]:
+    def many(self, queries: NDArray[np.float32], words: Sequence[str | None], k: int) -> list[list[Hit]]:
         """The k best rows for each of (Q, D) queries; without groups, one pass over the rows serves all."""
         if self._group is None:
             found = self._scan.best(queries, k, self._keep)
         else:
             found = [self._best(query, k, self._keep, None) for query in queries]
-        return self._hits(found, queries, None)
+        return self._hits(found, queries, words, None)
 
     def _best(
         self, query: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, matched: Matched | None
@@ -241,13 +243,19 @@ class Search:
                 return Ranked(positions[order], scores[order])
             count *= 4
 
-    def _hits(self, found: Sequence[Ranked], queries: NDArray[np.float32], matched: Matched | None) -> list[list[Hit]]:
+    def _hits(
+        self,
+        found: Sequence[Ranked],
+        queries: NDArray[np.float32],
+        words: Sequence[str | None],
+        matched: Matched | None,
+    ) -> list[list[Hit]]:
         second = {} if matched is None else dict(zip(matched.positions.tolist(), matched.match.tolist(), strict=True))
         places = np.unique(np.concatenate([ranked.positions for ranked in found]))
         columns = self._reader.rows(self._scan.ids[places], COLUMNS)
         result = []
-        for ranked, query in zip(found, queries, strict=True):
-            limits = self._limits(query)
+        for ranked, query, text in zip(found, queries, words, strict=True):
+            limits = self._limits(query, text)
             rows = np.searchsorted(places, ranked.positions)
             result.append(
                 [

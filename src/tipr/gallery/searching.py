@@ -73,20 +73,20 @@ class Searching:
             raise ConfigError("reranking needs a query in words, not a vector, a picture or what is not wanted")
         if rerank is not None and after is not None:
             raise ConfigError("after: a reranked search has one page; ask for more results instead")
-        plain = isinstance(query, Query) and query.plain
+        words = query.text if isinstance(query, Query) and query.plain else None
         filters = Filters.of(camera=camera, since=since, until=until, path=path, tags=tags, where=where)
         if model is not None:
             self._model.check(model)
         say = say or logger.warning
 
         def page() -> Page:
-            search = self._search(filters, group_by, approximate=approximate, language=language, words=plain)
+            search = self._search(filters, group_by, approximate=approximate, language=language)
             vector = self._query_vector(query, model, language, say)
             second = None
-            if rerank is not None and isinstance(query, Query) and query.text is not None:
-                reranker, words = reranker_of(model or self._model.retriever), query.text
+            if rerank is not None and words is not None:
+                reranker = reranker_of(model or self._model.retriever)
                 second = lambda best: self._match(reranker, words, best, say=say, progress=progress)  # noqa: E731
-            return search.page(vector, k, after=after, rerank=rerank, second=second)
+            return search.page(vector, k, words=words, after=after, rerank=rerank, second=second)
 
         return self._reader.consistently(page)
 
@@ -107,11 +107,11 @@ class Searching:
         told = say or logger.warning
 
         def search() -> list[list[Hit]]:
-            plain = all(query.plain for query in asked)
-            found = self._search(filters, group_by, language=language, words=plain)
+            found = self._search(filters, group_by, language=language)
             if not asked:
                 return []
-            return found.many(np.stack([self._query_vector(query, None, language, told) for query in asked]), k)
+            vectors = np.stack([self._query_vector(query, None, language, told) for query in asked])
+            return found.many(vectors, [query.text if query.plain else None for query in asked], k)
 
         return self._reader.consistently(search)
 
@@ -122,14 +122,13 @@ class Searching:
         *,
         approximate: bool = False,
         language: str | None = None,
-        words: bool,
     ) -> Search:
         if not len(self._reader.ids()):
             raise GalleryError(f"gallery {self._path} is empty: add pictures with `tipr index add`")
         scan = self._reader.index() if approximate else self._reader.scan()
         measured = read_calibration(self._path)
 
-        def limits(query: NDArray[np.float32]) -> BandLimits:
+        def limits(query: NDArray[np.float32], words: str | None) -> BandLimits:
             return limits_of(stable_similarity(query, scan.sample), measured, language=language, words=words)
 
         return Search(self._reader, scan, filters, group_by, limits=limits)
