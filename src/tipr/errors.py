@@ -54,8 +54,8 @@ class GalleryCorrupt(GalleryError):
 
     def __init__(self, folder: object, damage: str) -> None:
         super().__init__(
-            f"gallery {folder} is damaged: {damage}; put back a copy of the folder, or fill a new gallery from the "
-            "pictures with `tipr index create`"
+            f"gallery {folder} is damaged: {damage}; look with `tipr index verify`, put back a backup with `tipr index "
+            "restore`, or fill a new gallery from the pictures with `tipr index create`"
         )
 
 

@@ -123,8 +123,8 @@ CASES: dict[str, tuple[int, str]] = {
     "index remove g --id 77": (1, "row 77 is not in gallery"),
     "search no-table red": (5, "people.lance is missing"),
     "search cut red": (5, "gallery cut is damaged"),
-    "search torn red": (5, "gallery torn is damaged"),
-    "index add torn p": (5, "put back a copy of the folder, or fill a new gallery"),
+    "search torn red": (1, "gallery torn is empty"),  # it went back to the version before, with a warning
+    "index add cut p": (5, "put back a backup with `tipr index restore`, or fill a new gallery"),
     "search settings red": (5, "gallery.json cannot be read"),
     "index add settings p": (5, "gallery.json cannot be read"),
     "index info no-table": (5, "people.lance is missing"),
