@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from tipr.cli import DONE, index_care, index_fill, options
+from tipr.cli import DONE, index_care, index_fill, index_rebuild, options
 from tipr.cli.index_fill import announce_tokens, fill, sources
 
 DEMO_NOTE = (
@@ -25,7 +25,7 @@ def command() -> None:
     """Create, fill, inspect, trim or look after a gallery."""
 
 
-for other in (*index_fill.COMMANDS, *index_care.COMMANDS):
+for other in (*index_fill.COMMANDS, index_rebuild.rebuild, *index_care.COMMANDS):
     command.add_command(other)
 
 

@@ -77,7 +77,7 @@ def sync(
     from tipr.gallery import Gallery
 
     opened = Gallery.open(gallery, model=model, device=device, threads=threads)
-    with _resumable(gallery), progress("indexing", quiet=quiet) as report:
+    with resumable(gallery), progress("indexing", quiet=quiet) as report:
         done = opened.sync(folder, camera=camera, pattern=pattern, progress=report)
     _tell(done, opened, quiet=quiet, as_json=as_json)
     return SKIPPED if done.skipped else DONE
@@ -106,7 +106,7 @@ def fill(
     if gallery.token_bytes:
         entries, _ = list_entries(paths, recursive=recursive, manifests=manifests)
         announce_tokens(gallery, len(entries), quiet)
-    with _resumable(gallery.path), progress("indexing", quiet=quiet) as report:
+    with resumable(gallery.path), progress("indexing", quiet=quiet) as report:
         done = gallery.add(
             paths, recursive=recursive, manifest=manifests, camera=camera, pattern=pattern, progress=report
         )
@@ -154,7 +154,7 @@ def _tell(done: IngestReport, gallery: Gallery, *, quiet: bool, as_json: bool) -
 
 
 @contextmanager
-def _resumable(gallery: Path) -> Iterator[None]:
+def resumable(gallery: Path) -> Iterator[None]:
     """Print the command that continues when the user stops the run."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ class Reader:
 
     def __init__(self, path: Path, store: Store, dim: int, memory: int | None = None) -> None:
         self.path = path
+        self._folder = os.stat(path).st_ino
         self._store = store
         self._dim = dim
         self._memory = memory_for_vectors() if memory is None else memory
@@ -64,6 +66,11 @@ class Reader:
 
     def refresh(self) -> int:
         """Step to the newest version and return its number; what was read of another one is forgotten."""
+        try:
+            if os.stat(self.path).st_ino != self._folder:
+                raise GalleryError(f"gallery {self.path} was replaced after it was opened: open it again")
+        except OSError as error:
+            raise GalleryCorrupt(self.path, f"its folder is gone ({error.strerror})") from None
         version = self._store.refresh()
         if version != self._cache.get("version"):
             self._cache = {"version": version}

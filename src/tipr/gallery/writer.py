@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from tipr.gallery.lock import exclusive
 from tipr.gallery.reader import Reader
 from tipr.gallery.settings import read_settings, write_settings
 from tipr.gallery.stores import Row, Store
+
+BESIDE = "beside"
+"""Setting of a gallery that a rebuild is about to exchange: the folder beside it that is left over."""
 
 
 class Writer:
@@ -37,9 +41,21 @@ class Writer:
         """
         with exclusive(self._path):
             self._settings = read_settings(self._path)
+            self._remove_beside()
             self._reader.refresh()
             left = Erasure.pending(self._path)
             yield None if left is None else left.carry_out(self._path, self._store, self._reader)
+
+    def _remove_beside(self) -> None:
+        """Remove the folder that a rebuild which was killed at the exchange left behind: it holds the same people."""
+        name = self._settings.get(BESIDE)
+        if name is None:
+            return
+        beside = self._path.resolve().with_name(f".{self._path.resolve().name}.rebuilt")
+        if name == beside.name:  # the settings cannot name any other folder
+            shutil.rmtree(beside, ignore_errors=True)
+        self._settings = {key: value for key, value in self._settings.items() if key != BESIDE}
+        write_settings(self._path, self._settings)
 
     def append(self, rows: Sequence[Row]) -> int:
         """Commit rows under new ids, and return the first of them."""
