@@ -1,6 +1,7 @@
 """The peak memory of short real runs beside what `tipr doctor` foretells.
 
     python benchmarks/peak_memory.py [--write] [CASE]...
+    python benchmarks/peak_memory.py --foretell-again     only what is foretold for the committed cases
 
 Each case is a committed configuration, some with changed settings, trained for a few steps on rendered people in a
 process of its own, with as much selection as it has. Measured is the most main memory that the process ever held
@@ -90,11 +91,10 @@ def run_here(case: Case, data: str, out: str) -> None:
 
 
 def measure(case: Case, data: Path, out: Path) -> dict[str, Any]:
-    """The peak of a case, and the plan for it."""
+    """The peak of a case, and what is foretold for it."""
     from tipr.config import load
     from tipr.training import RunConfig
     from tipr.training.blueprint import scale_of
-    from tipr.training.peak_memory import plan_memory
 
     command = [sys.executable, __file__, "--here", str(data), str(out), case.name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -102,17 +102,26 @@ def measure(case: Case, data: Path, out: Path) -> dict[str, Any]:
         raise SystemExit(f"{case.name}: {done.stderr[-2000:]}")
     measured = int(done.stdout.splitlines()[-1])
     config = load(ROOT / "configs" / case.config, RunConfig, overrides=settings(case, str(data), str(out)))
-    scale = scale_of(config)
-    plan = plan_memory(config, scale)
-    return {
+    row = {
         "case": case.name,
         "config": case.config,
         "changes": list(case.changes),
-        "scale": asdict(scale),
+        "scale": asdict(scale_of(config)),
         "measured_bytes": measured,
-        "plan": plan.to_json(),
-        "ratio": round(plan.main / measured, 3),
     }
+    return foretold(row)
+
+
+def foretold(row: dict[str, Any]) -> dict[str, Any]:
+    """A measured row with what is foretold for it."""
+    from tipr.config import load
+    from tipr.training import RunConfig
+    from tipr.training.blueprint import Scale
+    from tipr.training.peak_memory import plan_memory
+
+    config = load(ROOT / "configs" / row["config"], RunConfig, overrides=["device=cpu", *row["changes"]])
+    plan = plan_memory(config, Scale(**row["scale"]))
+    return {**row, "plan": plan.to_json(), "ratio": round(plan.main / row["measured_bytes"], 3)}
 
 
 def main() -> None:
@@ -120,11 +129,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--here", nargs=2, metavar=("DATA", "OUT"), help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help="write results/peak_memory.json")
+    parser.add_argument("--foretell-again", action="store_true", help="keep what was measured")
     parser.add_argument("cases", nargs="*", metavar="CASE")
     arguments = parser.parse_args()
     chosen = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     if arguments.here:
         run_here(chosen[0], *arguments.here)
+        return
+    if arguments.foretell_again:
+        path = record.RESULTS / "peak_memory.json"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["cases"] = [foretold(row) for row in result["cases"]]
+        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return
     from tipr.data.synthetic.benchmark import build
     from tipr.data.synthetic.presets import knobs_of

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     "README.md",
     "README.zh.md",
+    "docs/doctor.md",
     "docs/evaluation.md",
     "docs/privacy.md",
     "docs/search.md",

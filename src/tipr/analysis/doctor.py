@@ -199,8 +199,10 @@ def _data(config: RunConfig, path: Path) -> tuple[Finding, Scale | None]:
         if name == "synthetic":
             preset = root.name if root.name in PRESETS else "standard"
             todo = _how_to_get(str(root), path) or f"tipr data synth {shlex.quote(str(root))} --preset {preset}"
+        elif facts.request:
+            todo = f"put {facts.title} at {root} (asked for at {facts.request})"
         else:
-            todo = f"put {facts.title} at {root}" + (f" (asked for at {facts.request})" if facts.request else "")
+            todo = f"put a {name} at {root} (docs/{name}.md)"
         return Finding("data", str(root), False, "not there", todo), None
     note = f"{facts.title}: {scale.pairs:,} training pairs, {scale.images:,} images, {scale.identities:,} people"
     return Finding("data", str(root), True, note), scale

@@ -43,6 +43,7 @@ COMMANDS = {
     "data": "Make and check data sets.",
     "encode": "Write the features of texts or images to a NumPy file.",
     "import": "Make a model folder from published weights.",
+    "doctor": "See what is here, and what a configuration needs before it starts.",
 }
 
 

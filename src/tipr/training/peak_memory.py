@@ -8,8 +8,8 @@ for any of them. What a run holds besides (program, images, banks, optimiser sta
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from tipr.data.images import CLIP_MEAN, CLIP_STD, normalise
 from tipr.methods import Method, StepContext
 from tipr.training.blueprint import Batch, Scale, autocast, build_method, stand_in_batch
 from tipr.training.run_config import RunConfig
@@ -132,14 +133,26 @@ def _rehearse(config: RunConfig, method: Method, batch: Batch, *, fused: bool) -
             losses = method(given, context).losses
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         step = ledger.peak - before
-        if config.selection.split == "last" and not config.bare_pairs:
-            return step
         method.zero_grad()
         del losses
         before = ledger.start()
-        with torch.no_grad(), autocast(config, "cpu"):
-            method.eval().encoder.image_features(torch.empty(config.selection.batch_size, *given.pixels.shape[1:]))
-        return max(step, ledger.peak - before)
+        return max(step, _score(config, method) + ledger.peak - before)
+
+
+def _score(config: RunConfig, method: Method) -> int:
+    """Encode images as a run does to score a split, or to fill banks; nothing when it does neither.
+
+    Returns:
+        bytes of the encoder that is read back from disk for it.
+    """
+    scored = config.selection.split != "last"
+    if not scored and not config.bare_pairs:
+        return 0
+    images = torch.empty(config.selection.batch_size, 3, *method.encoder.image_size, dtype=torch.uint8)
+    # the models that a run ends with are scored as they were written, in float32
+    with torch.no_grad(), nullcontext() if scored else autocast(config, "cpu"):
+        method.eval().encoder.image_features(normalise(images, CLIP_MEAN, CLIP_STD))
+    return _bytes(method.encoder.parameters()) if scored else 0
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -258,5 +271,5 @@ class _Fused(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _bytes(tensors: Any) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
