@@ -129,7 +129,7 @@ def sequences(folder: Path, scale: float) -> Figures:
     del folder
     from test_state_machine import sequences as run
 
-    run(round(300 * scale), 30, None)  # raises at the first divergence
+    run(round(300 * scale), 30)  # raises at the first divergence
     return {"trials": round(300 * scale), "failures": 0, "steps": 30}
 
 

@@ -17,7 +17,7 @@ def _check(outcome: Outcome, cuts: int) -> None:
 
 
 def test_power_cuts_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _check(cut_many(tmp_path, 60, 1, monkeypatch.setattr, "power"), 60)
+    _check(cut_many(tmp_path, 50, 1, monkeypatch.setattr, "power"), 50)
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ from tipr.gallery.stores import STORES, Durability, Row, Store
 from tipr.gallery.writer import Writer
 
 DIM = 16
+PICTURE = ".png"
+"""How the path of a row ends that was made from a real picture."""
 KINDS = ("add", "add", "update", "remove", "erase", "compact")
 
 
@@ -76,6 +78,8 @@ class Opened:
             columns = self.reader.columns(("path", "sha256", "camera"))
             thumbnails = self.store.thumbnails(ids.tolist())
             for place, path in enumerate(columns["path"]):
+                if path.endswith(PICTURE):
+                    continue  # made from a file, not from its path
                 expected = row(path)
                 assert columns["sha256"][place] == expected.sha256, path
                 assert columns["camera"][place] == expected.camera, path
