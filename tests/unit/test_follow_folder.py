@@ -13,7 +13,7 @@ import pytest
 from colour_model import ColourModel, paint
 
 from tipr.data.manifest import Record, write_manifest
-from tipr.errors import GalleryError
+from tipr.errors import DatasetError, GalleryError
 from tipr.gallery import Gallery, filling
 from tipr.gallery.filters import Filters
 
@@ -195,3 +195,28 @@ def test_what_paths_say(gallery: Gallery, tmp_path: Path) -> None:
     assert rows["17.jpg.png"][1]["tags"] == ("track=17",)
     assert rows["18.jpg.png"][1]["time"] == datetime(2026, 3, 2, tzinfo=UTC).isoformat().replace("+00:00", "Z")
     assert {hit.id for hit in gallery.search("red", since="2026-03-02")} == {rows["18.jpg.png"][0]}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_tables_fill_a_gallery_and_name_the_line_of_an_error(gallery: Gallery, tmp_path: Path, form: str) -> None:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    paint(tmp_path / "a.png")
+    paint(tmp_path / "b.png", seed=1)
+
+    def write(name: str, times: list[str]) -> Path:
+        columns = {"image": ["a.png", "b.png"], "camera": ["gate", "yard"], "time": times}
+        path = tmp_path / f"{name}.{form}"
+        table = pyarrow.table(columns)
+        (pyarrow.csv.write_csv if form == "csv" else pyarrow.parquet.write_table)(table, path)
+        return path
+
+    bad = write("bad", ["2026-03-01T08:30:00Z", "yesterday"])
+    line = 3 if form == "csv" else 2
+    with pytest.raises(DatasetError, match=rf"bad\.{form}:{line}: time: 'yesterday'"):
+        gallery.add([bad])
+    assert len(gallery) == 0
+    assert gallery.add([write("good", ["2026-03-01T08:30:00Z", "2026-03-02T08:30:00Z"])]).added == 2
+    rows = facts(gallery)
+    assert (rows["a.png"][1]["camera"], rows["b.png"][1]["time"]) == ("gate", "2026-03-02T08:30:00Z")

@@ -80,7 +80,13 @@ _TURNS = {
 }
 _UNSUPPORTED = re.compile(r"unknown pixel mode|samples per pixel|Unsupported BMP|cannot handle \d+-(bit|layer)")
 """What the decoders say of sound files that they do not know: TIFFs of odd channels, JPEGs of 12 bits."""
-_EXIF = re.compile(rb"Exif\0|eXIf|EXIF")
+_EXIF = {
+    JpegImagePlugin.JpegImageFile: b"Exif\0",
+    PngImagePlugin.PngImageFile: b"eXIf",
+    WebPImagePlugin.WebPImageFile: b"EXIF",
+    TiffImagePlugin.TiffImageFile: b"",  # it is its own
+}
+"""What must stand somewhere in a file that has EXIF data."""
 _EXIF_DETAILS, _TAKEN, _TAKEN_OFFSET = 0x8769, 0x9003, 0x9011
 # the imaging library logs what it then raises as well; without a handler that goes to stderr, among progress lines
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -177,7 +183,7 @@ def capture_time(data: bytes) -> datetime | None:
         can be read: that says nothing about the picture.
     """
     decoder = next((decoder for pattern, decoder in _DECODERS if pattern.match(data)), None)
-    if decoder is None or not (decoder is TiffImagePlugin.TiffImageFile or _EXIF.search(data)):
+    if decoder not in _EXIF or _EXIF[decoder] not in data:
         return None
     try:
         with _WARNINGS_LOCK, warnings.catch_warnings():
@@ -340,7 +346,7 @@ def resize(
         return np.array(pixels)  # never the caller's own memory
     planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     scaled = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=True, align_corners=False)
-    return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
+    return np.stack(list(scaled[0].numpy()), axis=-1)  # a fifth of the time of a permuted copy
 
 
 def normalise(pixels: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:

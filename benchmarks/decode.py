@@ -1,0 +1,128 @@
+"""Processor time of decoding and shrinking one picture: through the confined child process, and plainly with Pillow.
+
+    python benchmarks/decode.py [--write] [--files 64] [--rounds 15]
+
+The files are baseline JPEGs of persons' size, 512 x 192 pixels and about 28 kB, shrunk to 384 x 128. `plain` opens a
+file with Pillow, converts, resizes (bilinear) and normalises it in single precision, as the transforms of published
+training code do. `plain_uint8` is the same without normalising. `worker` is what filling a gallery does: a child
+process reads, hashes and decodes the file into shared memory, and the parent shrinks it as for evaluation; normalising
+comes later, a batch at a time, on the model's device. Both processes' time counts, on one thread each. Each round
+measures one after the other on all files; the medians over the rounds are compared. `largest_difference` is that of the
+uint8 pixels from the evaluation's transform. Two processes that wait for each other lose their caches to others on a
+busy machine: the load average is in the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+
+from record import write
+from tipr.data.decoding import Decoder
+from tipr.data.images import CLIP_MEAN, CLIP_STD, Preprocessing, resize
+
+SIZE = (384, 128)
+MEAN, STD = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
+
+
+def make_files(folder: Path, count: int) -> list[Path]:
+    """JPEGs of 512 x 192 pixels, about 28 kB: smooth shapes with grain."""
+    files = []
+    for seed in range(count):
+        random = np.random.default_rng(seed)
+        coarse = Image.fromarray(random.integers(0, 256, (32, 12, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((192, 512), Image.Resampling.BICUBIC), dtype=np.float64)
+        pixels = np.clip(smooth + random.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+        files.append(folder / f"{seed:03d}.jpg")
+        files[-1].write_bytes(simplejpeg.encode_jpeg(pixels, quality=87, colorsubsampling="420"))
+    return files
+
+
+def plain_uint8(file: Path) -> np.ndarray[Any, Any]:
+    """Pillow alone."""
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR))
+
+
+def plain(file: Path) -> torch.Tensor:
+    """Pillow, and a float tensor."""
+    pixels = torch.from_numpy(plain_uint8(file)).permute(2, 0, 1).contiguous()
+    return pixels.float().div(255).sub_(MEAN).div_(STD)
+
+
+def through(decoder: Decoder, file: Path) -> np.ndarray[Any, Any]:
+    """The child process, and the evaluation's resize."""
+    pixels = decoder.read(str(file)).pixels
+    assert pixels is not None
+    return resize(pixels, SIZE)
+
+
+def of_both(decoder: Decoder) -> float:
+    """Seconds of processor time of this process and of the child."""
+    running = Path(f"/proc/{decoder.pid}/schedstat").read_text(encoding="ascii").split()[0]
+    return time.process_time() + int(running) / 1e9
+
+
+def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
+    """Times in microseconds a picture, and their ratio."""
+    torch.set_num_threads(1)
+    decoder = Decoder()
+    expected = Preprocessing(SIZE).pixels(list(files)).permute(0, 2, 3, 1).numpy()
+    smalls = [through(decoder, file) for file in files]
+    apart = max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(smalls, expected, strict=True))
+
+    def cost(step: Callable[[Path], object]) -> float:
+        start = of_both(decoder)
+        for file in files:
+            step(file)
+        return (of_both(decoder) - start) / len(files) * 1e6
+
+    ways = {"plain": plain, "plain_uint8": plain_uint8, "worker": lambda file: through(decoder, file)}
+    for way in ways.values():
+        cost(way)  # a warm-up
+    costs: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            costs[name].append(cost(way))
+    decoder.close()
+    middle = {name: median(found) for name, found in costs.items()}
+    return {
+        **{f"{name}_us": round(value) for name, value in middle.items()},
+        "ratio": round(middle["plain"] / middle["worker"], 2),
+        "ratio_uint8": round(middle["plain_uint8"] / middle["worker"], 2),
+        "largest_difference": apart,
+    }
+
+
+def main() -> None:
+    """Measure and print; write the record when asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--files", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_files(Path(folder), chosen.files)
+        found = measure(files, chosen.rounds)
+        found["mean_bytes"] = round(sum(file.stat().st_size for file in files) / len(files))
+        found["digest_of_files"] = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    print(json.dumps(found, indent=2))
+    if chosen.write:
+        command = f"python benchmarks/decode.py --write --files {chosen.files} --rounds {chosen.rounds}"
+        print(write("decode", command, found))
+
+
+if __name__ == "__main__":
+    main()
