@@ -30,6 +30,14 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> MemoryPlan:
+    """Every configuration needs the same, for tests of other things: a rehearsal takes seconds."""
+    plan = MemoryPlan("cpu", GIB, GIB, 0, 0, GIB, 0, images=5 * GIB)
+    monkeypatch.setattr(doctor, "plan_memory", lambda *_, **__: plan)
+    return plan
+
+
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stop:
         main(["doctor", *map(str, arguments)])
@@ -92,7 +100,7 @@ def test_json_has_the_same_facts(config: Path, capsys: pytest.CaptureFixture[str
     assert tree["environment"]["extras"][0]["name"] == "train"
 
 
-def test_what_is_missing_comes_with_the_command_that_brings_it() -> None:
+def test_what_is_missing_comes_with_the_command_that_brings_it(plan: MemoryPlan) -> None:
     recipe = ROOT / "configs" / "irra" / "cuhk_pedes.yaml"
     found = examine(recipe)
     assert not found.ready
@@ -101,10 +109,12 @@ def test_what_is_missing_comes_with_the_command_that_brings_it() -> None:
     assert found.todo[0].startswith("put CUHK-PEDES at data/CUHK-PEDES (asked for at https://")
     assert shown(found, "weights") == (False, "tipr import openai_clip models/ViT-B-16.pt models/clip-vit-b-16")
     assert found.todo[-1] == f"tipr train {recipe}"
-    assert found.memory is not None
-    assert found.memory.images > 5 * GIB
+    assert found.memory is plan
+    assert found.scale is not None
+    assert found.scale.pairs == 68_126
 
 
+@pytest.mark.usefixtures("plan")
 def test_rendered_people_and_a_first_run_are_made_by_commands() -> None:
     found = examine(ROOT / "configs" / "bi_irra" / "synthetic.yaml")
     assert shown(found, "data") == (False, "tipr data synth data/standard --preset standard")
@@ -121,6 +131,7 @@ def test_a_run_that_cannot_start_ends_with_one(config: Path, capsys: pytest.Capt
     assert f"next: put a manifest at {config.parent / 'people'} (docs/manifest.md)" in out
 
 
+@pytest.mark.usefixtures("plan")
 def test_weights_that_are_there_and_a_run_that_was_begun(config: Path) -> None:
     text = config.read_text(encoding="utf-8")
     config.write_text(f"{text}start_from: demo\n", encoding="utf-8")
