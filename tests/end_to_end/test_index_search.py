@@ -395,3 +395,33 @@ def test_a_query_that_makes_no_sense_is_a_usage_error(
 ) -> None:
     assert run("search", gallery, *arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_is_followed_and_rebuilt(tmp_path: Path, model: Path, people: Path, capsys: Any) -> None:
+    for name in ("00.png", "01.png", "02.png"):
+        (tmp_path / "p" / "gate").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / "gate" / name).write_bytes((people / name).read_bytes())
+    assert run("index", "create", tmp_path / "g", "--model", model) == 0
+    follow = ("index", "sync", tmp_path / "g", tmp_path / "p", "--pattern", "{camera}/{track}.png")
+    assert run(*follow) == 0
+    assert "indexed 3, unchanged 0, skipped 0; 3 pictures in all" in capsys.readouterr().out
+    (tmp_path / "p" / "gate" / "00.png").rename(tmp_path / "p" / "gate" / "10.png")
+    (tmp_path / "p" / "gate" / "01.png").unlink()
+    (tmp_path / "p" / "loose.png").write_bytes((people / "03.png").read_bytes()[:99])
+    assert run(*follow, "--json") == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert [answer[key] for key in ("added", "unchanged", "moved", "vanished")] == [1, 1, 1, 1]
+    assert [(item["code"], answer["skip_report"][-13:]) for item in answer["skipped"]] == [
+        ("truncated", "skipped.jsonl")
+    ]
+    assert run("index", "rebuild", tmp_path / "g", "--model", model, "--quiet") == 0
+    assert f"rebuilt with {model}, 2 pictures" in capsys.readouterr().out
+    (tmp_path / "p" / "gate" / "02.png").unlink()
+    assert run("index", "rebuild", tmp_path / "g", "--model", model, "--quiet") == 3
+    out = capsys.readouterr().out
+    assert f"missing {tmp_path}/p/gate/02.png: missing" in out
+    assert "the old vectors serve on" in out
+    assert run("index", "sync", tmp_path / "g", tmp_path / "nowhere") == 1
+    assert "nothing was changed" in capsys.readouterr().err
+    assert run("index", "sync", tmp_path / "g", tmp_path / "p", "--pattern", "{camera") == 2
+    assert "a brace without its other one" in capsys.readouterr().err
