@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "numpy", "numba", "pillow", "simplejpeg", "lancedb", "transformers", "py3langid")
+PACKAGES = ("torch", "numpy", "numba", "pillow", "simplejpeg", "lancedb", "faiss-cpu", "transformers", "py3langid")
 
 
 def write(name: str, command: str, results: dict[str, Any]) -> Path:

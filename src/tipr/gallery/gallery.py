@@ -17,10 +17,7 @@ GALLERY/reports/, cache/     what can be made again; an erasure removes it
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, get_args
 
@@ -29,7 +26,7 @@ from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryError, WeightsError
 from tipr.gallery.calibration import Calibration, calibrate
-from tipr.gallery.durable import sync_folder
+from tipr.gallery.creation import make_folder
 from tipr.gallery.erase import ids_of
 from tipr.gallery.export import export
 from tipr.gallery.filling import Progress
@@ -43,8 +40,8 @@ from tipr.gallery.query import Query
 from tipr.gallery.reader import Reader
 from tipr.gallery.search import Hit, Page, SearchOptions, whole_pictures
 from tipr.gallery.searching import Searching
-from tipr.gallery.settings import FORMAT, read_settings, token_shape, write_settings
 from tipr.gallery.settings import NAME as SETTINGS
+from tipr.gallery.settings import read_settings, token_shape
 from tipr.gallery.stores import STORES, Durability, Pieces, Store
 from tipr.gallery.writer import Writer
 
@@ -111,32 +108,8 @@ class Gallery:
             raise GalleryError(f"{path} {what}; a new gallery needs a new or empty folder")
         retriever = _load(model, device, threads) if isinstance(model, Path | str) else model
         shape = reranker_of(retriever).token_shape if store_tokens else None
-        settings = {
-            "format": FORMAT,
-            "store": "lance",
-            "model": {
-                "path": _model_path(model if isinstance(model, Path | str) else retriever.source),
-                "fingerprint": retriever.fingerprint,
-                "dim": retriever.embed_dim,
-                **({} if shape is None else {"tokens": list(shape)}),
-            },
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "next_id": 0,
-            "durability": durability,
-        }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent))
-            try:
-                draft.chmod(0o755)
-                STORES["lance"]().create(draft, retriever.embed_dim, shape, durability=durability)
-                write_settings(draft, settings)
-                draft.rename(path)
-                sync_folder(path.parent)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-        except OSError as error:
-            raise GalleryError(f"cannot create gallery {path}: {error.strerror or error}") from None
+        lies = _model_path(model if isinstance(model, Path | str) else retriever.source)
+        make_folder(path, retriever, lies, shape, durability=durability)
         gallery = cls.open(path, device=device, threads=threads)
         gallery._model.use(retriever)
         return gallery
