@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import workload
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from kill_points import POINTS, arm
@@ -191,6 +191,7 @@ def sequences(examples: int, steps: int) -> None:
             deadline=None,
             derandomize=True,
             database=None,
+            phases=[Phase.generate],  # shrinking a sequence takes minutes
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -57,11 +57,14 @@ def remove(path: Path) -> None:
     """Take a file away, for good when this returns; nothing happens when it is not there.
 
     Raises:
-        OSError: it cannot be removed.
+        GalleryError: it cannot be removed.
     """
-    digests.note(path.parent, {path.name: None})
-    path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    try:
+        digests.note(path.parent, {path.name: None})
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise GalleryError(f"cannot write to gallery {path.parent}: {error.strerror or error}") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,9 +7,10 @@ manifest, which makes the table unopenable). So a commit here is: new files, `se
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,42 @@ class TableFiles:
         names = os.listdir(self._place / "_versions")
         numbers = (name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST))
         return sorted((_COUNTED_DOWN - int(number) for number in numbers if number.isdigit()), reverse=True)
+
+    def hiding(self) -> frozenset[str]:
+        """Files that say which rows a piece hides and are not noted yet; a failed erasure leaves some."""
+        return frozenset(name for name in self._new() if name.endswith(".arrow"))
+
+    def check(self, pieces: Iterable[Any], hiding: Iterable[str] = ()) -> None:
+        """See that new files are whole: when the last write to a file fails, Lance does not tell.
+
+        Args:
+            pieces: metadata of the new fragments.
+            hiding: new files that say which rows a piece hides.
+
+        Raises:
+            OSError: a file is shorter than it must be, or cannot be read.
+        """
+        for piece in pieces:
+            for file in piece.files:
+                path = self._place / "data" / file.path
+                if file.file_size_bytes is not None and path.stat().st_size != file.file_size_bytes:
+                    raise OSError(errno.EIO, "a file was not written to its end")
+        for name in hiding:
+            try:
+                pa.ipc.open_file(self._folder / name).read_all()
+            except (OSError, pa.ArrowException):
+                raise OSError(errno.EIO, "a file was not written to its end") from None
+
+    def check_commit(self, version: int) -> None:
+        """See that a version newer than `version` can be read, and the rows it hides.
+
+        Raises:
+            OSError: it cannot; the version before is still there.
+        """
+        newest = self.newest()
+        if newest.version <= version:
+            raise OSError(errno.EIO, "the commit was not written to its end")
+        newest.count_rows()
 
     def secure(self) -> None:
         """Have the files that are new on disk, before a commit names them."""

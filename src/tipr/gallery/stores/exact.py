@@ -169,7 +169,9 @@ class ExactScan:
             elif keep.any():
                 segments.append(Segment(segment.rows[keep], fast=self.fast))
         if new < len(ids):
-            added = np.concatenate([vectors for _, vectors in store.blocks(after=last)])
+            blocks = list(store.blocks(after=last))  # in any order
+            order = np.argsort(np.concatenate([numbers for numbers, _ in blocks]))
+            added = np.concatenate([vectors for _, vectors in blocks])[order]
             if segments and len(segments[-1].rows) + len(added) <= SEGMENT:
                 added = np.concatenate([segments.pop().rows, added])
             segments += [

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -256,14 +256,18 @@ class LanceStore(Store):
         found = dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
         return [found[int(i)] for i in ids]
 
-    def _commit(self, newest: Any, operation: Any, *, next_id: int = 0) -> None:
+    def _commit(self, newest: Any, operation: Any, *, next_id: int = 0, hiding: Iterable[str] = ()) -> None:
         """Make a new version of files that are written already: they are on disk before a manifest names them."""
+        new = getattr(operation, "fragments", None) or getattr(operation, "new_fragments", None) or ()
+        self._files.check(new, hiding)
         self._files.secure()
         lance.LanceDataset.commit(newest, operation, read_version=newest.version)
+        self._files.check_commit(newest.version)
         self._files.record(next_id=next_id)
 
     def _hide(self, wanted: str) -> None:
         newest = self._files.newest()
+        left_behind = self._files.hiding()
         changed, emptied = [], []
         for piece in newest.get_fragments():
             left = piece.delete(wanted)  # writes a file of hidden rows; nothing is visible yet
@@ -272,7 +276,8 @@ class LanceStore(Store):
             elif _hidden(left) > _hidden(piece.metadata):
                 changed.append(left)
         if changed or emptied:
-            self._commit(newest, lance.LanceOperation.Delete(changed, emptied, wanted))
+            hiding = self._files.hiding() - left_behind
+            self._commit(newest, lance.LanceOperation.Delete(changed, emptied, wanted), hiding=hiding)
 
     def _rewrite(self) -> None:
         """Write the pieces that hide rows again, without them: one after the other, and with little space left the old
@@ -299,8 +304,10 @@ class LanceStore(Store):
         plan = Compaction.plan(newest, {"target_rows_per_fragment": self._piece})
         merged = [task.execute(newest) for task in plan.tasks]
         if merged:
+            self._files.check(piece for result in merged for piece in result.new_fragments)
             self._files.secure()
             Compaction.commit(newest, merged)
+            self._files.check_commit(newest.version - 1)  # where nothing was left to merge there is no new version
             self._files.record()  # before the only other copy of the rows goes
 
     def _stored(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
