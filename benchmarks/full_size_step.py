@@ -87,7 +87,7 @@ def step_here(
     del method, optimizer, batch, groups, losses, watched, before
     # a step alone: no images of a data set are in memory, and nothing is scored
     data = config.data.model_copy(update={"memory_gib": 0.0})
-    alone = config.model_copy(update={"data": data, "selection": Selection(split="last")})
+    alone = config.model_copy(update={"data": data, "selection": Selection(split="last", batch_size=rows)})
     plan = plan_memory(alone, scale, device="cpu" if device == "cpu" else "cuda")
     row["foretold_bytes"] = plan.main if device == "cpu" else plan.on_device
     return row

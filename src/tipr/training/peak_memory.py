@@ -115,13 +115,13 @@ def plan_memory(config: RunConfig, scale: Scale, *, device: str = "cpu") -> Memo
         optimizer=4 * STATES[config.optimizer.name] * trained,
         banks=banks,
         average=0 if config.ema is None else 2 * encoder,
-        step=_rehearse(config, method, batch, fused=device != "cpu"),
+        step=_rehearse(config, method, batch, pairs=scale.pairs, fused=device != "cpu"),
         batches=batch_bytes * (1 + PREFETCH * config.data.workers),
         images=images,
     )
 
 
-def _rehearse(config: RunConfig, method: Method, batch: Batch, *, fused: bool) -> int:
+def _rehearse(config: RunConfig, method: Method, batch: Batch, *, pairs: int, fused: bool) -> int:
     """Most bytes that live at a time in one step or scoring pass, beyond weights, buffers and the batch."""
     context = StepContext(epoch=getattr(config.method, "relation_start_epoch", 1))
     ledger = Ledger(batch)
@@ -136,14 +136,14 @@ def _rehearse(config: RunConfig, method: Method, batch: Batch, *, fused: bool) -
         method.zero_grad()
         del losses
         before = ledger.start()
-        return max(step, _score(config, method) + ledger.peak - before)
+        return max(step, _score(config, method, pairs) + ledger.peak - before)
 
 
-def _score(config: RunConfig, method: Method) -> int:
+def _score(config: RunConfig, method: Method, pairs: int) -> int:
     """Encode images as a run does to score a split, or to fill banks; nothing when it does neither.
 
     Returns:
-        bytes of the encoder that is read back from disk for it.
+        bytes of the encoder that is read back from disk for it, or of the features of all pairs.
     """
     scored = config.selection.split != "last"
     if not scored and not config.bare_pairs:
@@ -152,7 +152,8 @@ def _score(config: RunConfig, method: Method) -> int:
     # the models that a run ends with are scored as they were written, in float32
     with torch.no_grad(), nullcontext() if scored else autocast(config, "cpu"):
         method.eval().encoder.image_features(normalise(images, CLIP_MEAN, CLIP_STD))
-    return _bytes(method.encoder.parameters()) if scored else 0
+    features = 2 * 4 * pairs * method.encoder.embed_dim if config.bare_pairs else 0
+    return max(features, _bytes(method.encoder.parameters()) if scored else 0)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
