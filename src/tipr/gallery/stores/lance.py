@@ -20,12 +20,12 @@ from typing import Any, ClassVar, Self
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 from lance.optimize import Compaction
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt, GalleryError
 from tipr.gallery.stores import Coded, Durability, Pieces, Row, Store, TokenShape
+from tipr.gallery.table_columns import coded, column
 from tipr.gallery.table_files import TableFiles, files_of, unreadable
 from tipr.gallery.table_index import NAME as INDEX
 from tipr.gallery.table_index import build_index, has_index, nearest
@@ -117,7 +117,7 @@ class LanceStore(Store):
     def columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Columns in the order of `ids`."""
         table = self._read(names)
-        return {name: _column(name, table[name]) for name in names}
+        return {name: column(name, table[name]) for name in names}
 
     def blocks(self, after: int = -1) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         """Ids and vectors, as the table's pieces hold them."""
@@ -133,7 +133,7 @@ class LanceStore(Store):
     def coded(self, names: Sequence[str]) -> dict[str, NDArray[Any] | Coded]:
         """Columns in the order of `ids`; objects as Arrow's dictionaries."""
         table = self._read(names)
-        return {name: _coded(name, table[name]) for name in names}
+        return {name: coded(name, table[name]) for name in names}
 
     def rows(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Columns of some rows in the order asked for."""
@@ -145,7 +145,7 @@ class LanceStore(Store):
                 raise KeyError(one)
         with self._reading():  # by their place: a search by id would read the ids of all rows each time
             table = self._dataset.take(order[places].tolist(), columns=list(names))
-        return {name: _column(name, table[name]) for name in names}
+        return {name: column(name, table[name]) for name in names}
 
     def index(self) -> None:
         """Build the index; it is on disk right after the version that names it."""
@@ -417,36 +417,6 @@ def _batch(rows: Sequence[Row], first_id: int, dim: int, tokens: TokenShape | No
         for field in schema
     ]
     return pa.record_batch(arrays, schema=schema)
-
-
-def _column(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
-    given = _coded(name, column)
-    if not isinstance(given, Coded):
-        return given
-    values = np.empty(len(given.values), dtype=object)
-    for position, value in enumerate(given.values):  # NumPy would take tuples apart
-        values[position] = value
-    return values[given.codes]
-
-
-def _coded(name: str, column: pa.ChunkedArray) -> NDArray[Any] | Coded:
-    if name in ("time", "indexed"):
-        return np.asarray(column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
-    if name in ("width", "height"):
-        return np.asarray(column.to_numpy(), dtype=np.int64)
-    if name == "vector":
-        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat, dtype=np.float16).reshape(len(column), -1)
-    encoded = pa.compute.dictionary_encode(column.combine_chunks(), null_encoding="encode")
-    values = [_value(name, text) for text in encoded.dictionary.to_pylist()]
-    return Coded(values, np.asarray(encoded.indices.to_numpy(), dtype=np.int32))
-
-
-def _value(name: str, text: str | None) -> Any:
-    value = json.loads(text) if name in ("box", "identity", "tags") and text is not None else text
-    if name == "tags" and value is None:
-        value = []
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _json(value: Any) -> str | None:
