@@ -1,4 +1,4 @@
-"""One real optimisation step of each method at full size with random weights: time and memory, one process at a time.
+"""A real optimisation step of each method at full size with random weights: time and memory, one process at a time.
 
     python benchmarks/full_size_step.py [--write] [--rows 4] [--device cpu] [--one-layer] [METHOD]...
 
@@ -79,6 +79,8 @@ def step_here(
         "moved": not torch.equal(before, watched.detach()),
         "seconds": round(time.perf_counter() - started, 2),
     }
+    # the optimiser's state is made at the end of the first step: the second one shows the peak of a run
+    one_step(config, method, optimizer, batch, device=device)
     if device == "cpu":
         row["peak_bytes"] = held("VmHWM")
     else:
