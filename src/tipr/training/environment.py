@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shlex
 import random
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def facts(config: RunConfig, device: torch.device) -> dict[str, Any]:
     return {
         "tipr": metadata.version("tipr"),
         "commit": commit(),
-        "command": " ".join(sys.argv),
+        "command": _command(),
         "machine": machine(device),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -193,6 +194,13 @@ def commit() -> str | None:
         return f"{head}-dirty" if _git(root, "status", "--porcelain", "--", "src") else head
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _command() -> str:
+    """The command line, without where this machine keeps the program."""
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    return shlex.join([*name.split(), *sys.argv[1:]])
 
 
 def _git(root: Path, *arguments: str) -> str:
