@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import shlex
 import random
+import shlex
 import subprocess
 import sys
 import warnings
