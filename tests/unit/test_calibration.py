@@ -42,7 +42,7 @@ def test_at_most_one_in_twenty_held_out_queries_stands_out(rows: int) -> None:
     for name, spread in spreads.items():
         best = best_units(scan, people(rng, 1000, spread).astype(np.float32))
         units = measured.units(name)
-        assert 0.005 < np.mean(best >= units.stands_out) <= 0.05
+        assert 0 < np.mean(best >= units.stands_out) <= 0.05
         assert 0.4 < np.mean(best >= units.similar) < 0.6
         assert np.mean(best >= measured.units(None).stands_out) <= 0.05  # the strictest, for a language not known
 
