@@ -260,8 +260,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "already there, 2 images" in capsys.readouterr().out
     assert run(["data", "check", "synthetic", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "ready"
-    assert run(["data", "check", str(out), "--dataset", "synthetic", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["paraphrase"]["languages"] == ["en"]
+    assert run(["data", "check", "synthetic", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "ready"
     for wrong, code in ((["--size", "24"], 2), (["--preset", "big"], 2), (["--hard", "7"], 2), (["--seed", "5"], 1)):
         assert run([*make, *wrong]) == code
         message = capsys.readouterr().err
