@@ -267,5 +267,5 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = capsys.readouterr().err
         assert message.startswith("tipr: ")
         assert message.count("\n") == 1
-    assert run(["data", "check", str(out), "--dataset", "x"]) == 2
-    assert run(["data", "check", str(tmp_path / "none")]) == 1
+    assert run(["data", "check", "x", str(out)]) == 2
+    assert run(["data", "check", "synthetic", str(tmp_path / "none")]) == 1
