@@ -10,12 +10,12 @@ from typing import Any
 from tipr.encoders.clip import ClipConfig, ClipEncoder, resize_image_positions, resize_text_positions
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers.foreign_files import Tensors, read_tensors
-from tipr.importers.openai_clip import temperature, tower_options
+from tipr.importers.openai_clip import baseline_over, tower_options
 from tipr.importers.openai_clip_tensors import DEFAULT_IMAGE_SIZE, check_names, check_shapes
-from tipr.methods.base import TrainingFacts
-from tipr.methods.clip_baseline import ClipBaseline, ClipBaselineConfig
+from tipr.methods.clip_baseline import ClipBaseline
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOWERS = ("vision", "text")
 IMAGE_POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_POSITIONS = "text_model.embeddings.position_embedding.weight"
 CONSTANTS = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
@@ -63,12 +63,7 @@ def read_huggingface_clip(
         raise WeightsError(f"{path}: {error}") from None
     check_shapes(state, fresh, source=str(path))
     encoder.load_state_dict(state, strict=True)
-    facts = TrainingFacts(
-        pairs=0, mask_id=tower.vocabulary_size - 3, vocabulary_size=tower.vocabulary_size, identities=None
-    )
-    return ClipBaseline.build(
-        ClipBaselineConfig(temperature=temperature(scale, source=str(path))), encoder, facts
-    ).eval()
+    return baseline_over(encoder, scale, source=str(path))
 
 
 def _description(path: Path) -> dict[str, Any]:
@@ -127,9 +122,6 @@ def _sizes(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
         if part.get("intermediate_size", default) != 4 * width:
             raise WeightsError(f"{path}: an MLP is {part.get('intermediate_size', default)} wide, not 4 x {width}")
     return {**sizes, "activation": activations.pop()}
-
-
-TOWERS = ("vision", "text")
 
 
 def _weights(path: Path, unconfined: bool) -> Tensors:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tipr import config as configuration
 from tipr.encoders.clip import ClipEncoder
 from tipr.errors import WeightsError
@@ -78,19 +80,27 @@ def clip_baseline(tensors: Tensors, options: TowerOptions, *, source: str) -> Cl
     state = convert_towers(tensors, tower, prefix="", source=source)
     check_shapes(state, encoder.state_dict(), source=source)
     encoder.load_state_dict(state, strict=True)
-    settings = ClipBaselineConfig(temperature=temperature(tensors.get("logit_scale"), source=source))
-    facts = TrainingFacts(
-        pairs=0, mask_id=tower.vocabulary_size - 3, vocabulary_size=tower.vocabulary_size, identities=None
-    )
-    method = ClipBaseline.build(settings, encoder, facts)
+    method = baseline_over(encoder, tensors.get("logit_scale"), source=source)
     if tower.image_size[0] == tower.image_size[1]:
         method.notices = (f"images of {tower.image_size[0]}x{tower.image_size[1]}: people are taller than wide",)
     for notice in method.notices:
         log.info("%s: %s", source, notice)
-    return method.eval()
+    return method
 
 
-def temperature(logit_scale: Any, *, source: str) -> float:
+def baseline_over(encoder: ClipEncoder, logit_scale: Tensor | None, *, source: str) -> ClipBaseline:
+    """The contrastive baseline over imported towers, in evaluation mode, with the checkpoint's temperature.
+
+    Raises:
+        WeightsError: the logit scale is no number.
+    """
+    tokens = encoder.vocabulary_size
+    facts = TrainingFacts(pairs=0, mask_id=tokens - 3, vocabulary_size=tokens, identities=None)
+    settings = ClipBaselineConfig(temperature=_temperature(logit_scale, source=source))
+    return ClipBaseline.build(settings, encoder, facts).eval()
+
+
+def _temperature(logit_scale: Tensor | None, *, source: str) -> float:
     """1 / exp(logit scale) of a checkpoint, at least 1 / 100; the default of the baseline without one.
 
     Raises:
