@@ -16,6 +16,7 @@ import torch
 
 from tipr.errors import ConfigError, WeightsError
 from tipr.translation.backends import Answer, Prompt, Take
+from tipr.translation.folder_backend import FROM_DISK, GREEDY, FolderBackend, load_network
 from tipr.translation.model_folder import (
     ModelFolder,
     offline_transformers,
@@ -26,25 +27,16 @@ from tipr.translation.model_folder import (
 )
 
 
-class LocalModel:
-    """A language model on this machine; a `TextBackend` and a `StreamingBackend`. Use `load`.
-
-    Attributes:
-        folder: where the weights came from.
-        batch: prompts at a time: what a kill can cost.
-        max_new_tokens: length of an answer at most.
-    """
+class LocalModel(FolderBackend):
+    """A language model on this machine. Use `load`."""
 
     name = "local"
 
     def __init__(self, folder: ModelFolder, model: Any, tokenizer: Any, *, batch: int, max_new_tokens: int) -> None:
-        self.folder = folder
-        self.batch = batch
-        self.max_new_tokens = max_new_tokens
+        super().__init__(folder, batch=batch, max_new_tokens=max_new_tokens)
         self._model = model
         self._tokenizer = tokenizer
         self._special = special_tokens(tokenizer)
-        self._sha256 = folder.sha256()
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu", batch: int = 8, max_new_tokens: int = 512) -> Self:
@@ -64,52 +56,20 @@ class LocalModel:
         place = open_device(device)
         transformers = offline_transformers()
         _check_kind(folder)
-        where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, padding_side="left", **where)
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                folder.path,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=torch.float32 if place.type == "cpu" else torch.bfloat16,
-                **where,
-            )
-        except Exception as error:  # transformers and safetensors raise every kind for a damaged folder
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, padding_side="left", **FROM_DISK)
+        except Exception as error:  # transformers raises every kind for a damaged folder
             raise WeightsError(f"cannot load {folder.path}: {' '.join(str(error).split())[:200]}") from None
-        if report["missing_keys"]:
-            raise WeightsError(f"{folder.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:3])}, ...")
+        model = load_network(transformers.AutoModelForCausalLM, folder, place)
         if tokenizer.pad_token_id is None:  # masked, so any token will do
             tokenizer.pad_token = tokenizer.eos_token
         return cls(folder, model.to(place).eval(), tokenizer, batch=batch, max_new_tokens=max_new_tokens)
-
-    def describe(self) -> dict[str, Any]:
-        """See `TextBackend.describe`."""
-        return {
-            "name": self.name,
-            "model": self.folder.name,
-            "model_type": self.folder.model_type,
-            "model_sha256": self._sha256,
-            "max_new_tokens": self.max_new_tokens,
-            "decoding": "greedy",
-        }
-
-    def complete(self, prompts: Sequence[Prompt]) -> list[str]:
-        """See `TextBackend.complete`.
-
-        Raises:
-            ConfigError: a prompt has an image.
-        """
-        answers: dict[int, str] = {}
-        self.stream(prompts, lambda place, answer: answers.__setitem__(place, answer.text or ""))
-        return [answers[place] for place in range(len(prompts))]
 
     def stream(self, prompts: Sequence[Prompt], take: Take) -> None:
         """See `StreamingBackend.stream`; `finish_reason` is "length" for an answer that was cut off."""
         if any(prompt.image is not None for prompt in prompts):
             raise ConfigError(f"model {self.folder.name} reads no pictures: give a vision-language model")
-        for first in range(0, len(prompts), self.batch):
-            for place, answer in enumerate(self._answer(prompts[first : first + self.batch]), start=first):
-                take(place, answer)
+        super().stream(prompts, take)
 
     @torch.inference_mode()
     def _answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
@@ -118,12 +78,7 @@ class LocalModel:
         rows = self._model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # settings of sampling that folders bring along; with greedy decoding they would only be warned of
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY,
             pad_token_id=self._tokenizer.pad_token_id,
         )[:, inputs["input_ids"].shape[1] :].tolist()
         asked = inputs["attention_mask"].sum(dim=1).tolist()

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from tipr.data.images import read_image
 from tipr.errors import ConfigError, WeightsError
-from tipr.translation.backends import Answer, Prompt, Take
+from tipr.translation.backends import Answer, Prompt
+from tipr.translation.folder_backend import FROM_DISK, GREEDY, FolderBackend, load_network
 from tipr.translation.model_folder import (
     ModelFolder,
     offline_transformers,
@@ -48,17 +49,12 @@ class Lesson:
     answers: tuple[int, ...]
 
 
-class VisionLanguageModel:
-    """A model that reads a picture and a text; a `TextBackend` and a `StreamingBackend`.
-
-    Use `load`.
+class VisionLanguageModel(FolderBackend):
+    """A model that reads a picture and a text; every prompt has an image. Use `load`.
 
     Attributes:
-        folder: where the weights came from.
         model: the network, in eval mode; trained by `adapt`, with the weights of `folder` frozen.
         adapter: facts about the adapter in it; None: there is none.
-        batch: prompts at a time.
-        max_new_tokens: length of an answer at most.
     """
 
     name = "vision_language"
@@ -66,14 +62,11 @@ class VisionLanguageModel:
     def __init__(
         self, folder: ModelFolder, model: nn.Module, processor: Any, *, batch: int = 4, max_new_tokens: int = 256
     ) -> None:
-        self.folder = folder
+        super().__init__(folder, batch=batch, max_new_tokens=max_new_tokens)
         self.model = model
         self.adapter: dict[str, Any] | None = None
-        self.batch = batch
-        self.max_new_tokens = max_new_tokens
         self._processor = processor
         self._special = special_tokens(processor.tokenizer)
-        self._sha256 = folder.sha256()
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu", batch: int = 4, max_new_tokens: int = 256) -> Self:
@@ -94,19 +87,7 @@ class VisionLanguageModel:
         transformers = offline_transformers()
         _check_kind(folder)
         processor = _load_processor(folder)
-        try:
-            model, report = transformers.AutoModelForImageTextToText.from_pretrained(
-                folder.path,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=torch.float32 if place.type == "cpu" else torch.bfloat16,
-            )
-        except Exception as error:  # transformers and safetensors raise every kind for a damaged folder
-            raise WeightsError(f"cannot load {folder.path}: {_line(error)}") from None
-        if report["missing_keys"]:
-            raise WeightsError(f"{folder.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:3])}, ...")
+        model = load_network(transformers.AutoModelForImageTextToText, folder, place)
         if "logits_to_keep" not in inspect.signature(model.forward).parameters:
             raise WeightsError(f"model type {folder.model_type!r} scores whole texts only: give one such as Qwen2.5-VL")
         model.requires_grad_(False)
@@ -118,34 +99,8 @@ class VisionLanguageModel:
         return next(self.model.parameters()).device
 
     def describe(self) -> dict[str, Any]:
-        """See `TextBackend.describe`."""
-        return {
-            "name": self.name,
-            "model": self.folder.name,
-            "model_type": self.folder.model_type,
-            "model_sha256": self._sha256,
-            "adapter": self.adapter,
-            "max_new_tokens": self.max_new_tokens,
-            "decoding": "greedy",
-        }
-
-    def complete(self, prompts: Sequence[Prompt]) -> list[str]:
-        """See `TextBackend.complete`; every prompt has an image.
-
-        Raises:
-            ConfigError: a prompt has no image.
-            ImageProblem: an image cannot be read.
-        """
-        answers: dict[int, str] = {}
-        self.stream(prompts, lambda place, answer: answers.__setitem__(place, answer.text or ""))
-        return [answers[place] for place in range(len(prompts))]
-
-    def stream(self, prompts: Sequence[Prompt], take: Take) -> None:
-        """See `StreamingBackend.stream`; `finish_reason` is "length" for an answer that was cut off."""
-        for first in range(0, len(prompts), self.batch):
-            some = prompts[first : first + self.batch]
-            for place, answer in enumerate(self._answer(some), start=first):
-                take(place, answer)
+        """See `TextBackend.describe`; with the adapter."""
+        return {**super().describe(), "adapter": self.adapter}
 
     @torch.inference_mode()
     def _answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
@@ -154,12 +109,7 @@ class VisionLanguageModel:
         rows = self.model.generate(  # type: ignore[operator]  # a model of transformers
             **inputs,
             max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # settings of sampling that folders bring along; with greedy decoding they would only be warned of
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY,
         )[:, start:]
         ends = _end_ids(self.model)
         answers = []
@@ -271,14 +221,13 @@ def _load_processor(folder: ModelFolder) -> Any:
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor = transformers.AutoProcessor.from_pretrained(folder.path, **where)
+        processor = transformers.AutoProcessor.from_pretrained(folder.path, **FROM_DISK)
     except ImportError as error:
         name = PROCESSOR_MAPPING_NAMES.get(folder.model_type)
         if name is None:
             raise WeightsError(f"cannot load the processor of {folder.path}: {_line(error)}") from None
-        processor = _load_parts(getattr(transformers, name), folder, where)
+        processor = _load_parts(getattr(transformers, name), folder)
     except Exception as error:  # every kind is raised for a damaged or incomplete folder
         raise WeightsError(f"cannot load the processor of {folder.path}: {_line(error)}") from None
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
@@ -288,15 +237,15 @@ def _load_processor(folder: ModelFolder) -> Any:
     return processor
 
 
-def _load_parts(kind: type, folder: ModelFolder, where: dict[str, Any]) -> Any:
+def _load_parts(kind: type, folder: ModelFolder) -> Any:
     import transformers
 
     def accept_nothing(self: Any, name: str, part: Any) -> Any:
         return None if part is None else kind.check_argument_for_proper_class(self, name, part)  # type: ignore[attr-defined]
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, **where)
-        pictures = transformers.AutoImageProcessor.from_pretrained(folder.path, backend="pil", **where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, **FROM_DISK)
+        pictures = transformers.AutoImageProcessor.from_pretrained(folder.path, backend="pil", **FROM_DISK)
         without_videos = type(kind.__name__, (kind,), {"check_argument_for_proper_class": accept_nothing})
         return without_videos(
             image_processor=pictures, tokenizer=tokenizer, video_processor=None, chat_template=tokenizer.chat_template
