@@ -13,7 +13,7 @@ from colour_model import ColourModel, paint
 
 from tipr.data.manifest import Record, write_manifest
 from tipr.errors import GalleryError
-from tipr.gallery import Gallery, rebuild
+from tipr.gallery import Gallery, calibration, rebuild
 from tipr.gallery.rebuild import Rebuilt
 from tipr.gallery.rebuild import rebuild as again
 
@@ -86,6 +86,20 @@ def test_everything_but_the_vectors_stays(gallery: Gallery, wide: Any, tmp_path:
     paint(tmp_path / "late.png", seed=77)
     assert new.add([tmp_path / "late.png"]).added == 1
     assert new.vectors()[0][-1] == 8
+
+
+def test_the_bands_are_measured_with_the_new_model(
+    gallery: Gallery, wide: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "FEWEST_ROWS", 4)
+    before = gallery.calibrate()
+    assert before is not None
+    again(gallery.path, wide)
+    opened = Gallery.open(gallery.path, model=wide)
+    after = calibration.read_calibration(gallery.path)
+    assert after is not None
+    assert after.rows == len(opened)
+    assert opened.calibrate() == after  # nothing is due any more
 
 
 def test_an_open_gallery_says_that_it_was_replaced(gallery: Gallery, wide: Any, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from tipr.errors import GalleryError, TiprError
 from tipr.gallery import durable, erase, holds, tombstones
+from tipr.gallery.calibration import calibrate
 from tipr.gallery.contents import stored_rows
 from tipr.gallery.filling import COMMIT_ROWS, COMMIT_SECONDS, ENCODE_BATCH, Progress
 from tipr.gallery.gallery import Gallery
@@ -89,6 +90,8 @@ def rebuild(
                     "be used: nothing was exchanged"
                 )
             new._store.maintain()
+            new._reader.refresh()
+            calibrate(path / PLACE, new._reader.scan(), lambda: new.retriever)  # another model has other similarities
             _exchange(path, path / PLACE)
     return Rebuilt(pictures, encoded, told, swapped=True)
 
