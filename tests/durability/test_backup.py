@@ -14,7 +14,7 @@ import workload
 from damages import damage, make
 
 from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
-from tipr.gallery import Gallery
+from tipr.gallery import Gallery, backup
 from tipr.gallery.backup import back_up, restore
 from tipr.gallery.verify import verify
 
@@ -69,13 +69,31 @@ def test_a_backup_under_load_holds_one_moment(tmp_path: Path) -> None:
         writer.join()
     made = sorted(tmp_path.glob("b*"))
     assert len(made) == 6
-    for backup in made:
-        restore(backup, tmp_path / f"from-{backup.name}")
-        held = workload.Opened.at(tmp_path / f"from-{backup.name}")
+    for one in made:
+        restore(one, tmp_path / f"from-{one.name}")
+        held = workload.Opened.at(tmp_path / f"from-{one.name}")
         assert frozenset(held.paths()) in moments
         with held.writer.locked():  # an erasure that was under way is finished
             assert frozenset(held.paths()) in moments
     assert not list(tmp_path.glob(".*draft"))
+
+
+def test_an_erasure_that_comes_between_starts_the_backup_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = make(tmp_path / "g")
+    copy, drafts = backup._copy_version, []
+
+    def erased_once(folder: Path, draft: Path, progress: backup.Progress | None) -> object:
+        copied = copy(folder, draft, progress)
+        drafts.append(draft)
+        if len(drafts) == 1:
+            raise backup._Changed
+        return copied
+
+    monkeypatch.setattr(backup, "_copy_version", erased_once)
+    done = back_up(tmp_path / "g", tmp_path / "b")
+    assert len(drafts) == 2
+    assert done.pictures == len(state)
+    restore(tmp_path / "b", tmp_path / "again")
 
 
 def test_a_torn_backup_is_refused_and_the_target_untouched(tmp_path: Path) -> None:

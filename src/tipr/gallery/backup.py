@@ -78,22 +78,11 @@ def back_up(folder: Path | str, target: Path | str, *, progress: Progress | None
     for attempt in range(ATTEMPTS):
         last = attempt == ATTEMPTS - 1
         lock: AbstractContextManager[None] = exclusive(folder, patience=PATIENCE) if last else nullcontext()
-        with lock, _Draft(target) as draft:
-            try:
-                copied, known = _copy_version(folder, draft, progress)
-            except _Changed:
-                continue
-            tree = {
-                "format": FORMAT,
-                "gallery_format": settings.FORMAT,
-                "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "pictures": copied.pictures,
-                "version": copied.version,
-                "files": known,
-            }
-            text = json.dumps(tree, ensure_ascii=False, indent=0)
-            _write(draft / NAME, f"{digests.digest_of_bytes(text.encode())[1]}\n{text}\n".encode())
-            _sync_tree(draft)
+        try:
+            with lock, _Draft(target) as draft:
+                copied = _fill(draft, folder, progress)
+        except _Changed:
+            continue
         return copied
     raise GalleryError(f"gallery {folder} keeps changing: try the backup again later")
 
@@ -149,7 +138,7 @@ class _Draft:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
-            if kind is None and (self._draft / settings.NAME).exists():
+            if kind is None:
                 self._draft.rename(self._target)
                 durable.sync_folder(self._target.parent)
         except OSError as problem:
@@ -163,6 +152,23 @@ class _Draft:
 def _refuse_what_is_there(target: Path, what: str) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise GalleryError(f"{target} is in use; a {what} needs a new or empty folder")
+
+
+def _fill(draft: Path, folder: Path, progress: Progress | None) -> Copied:
+    """Make a draft a whole backup; `_Changed` when an erasure came between."""
+    copied, known = _copy_version(folder, draft, progress)
+    tree = {
+        "format": FORMAT,
+        "gallery_format": settings.FORMAT,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pictures": copied.pictures,
+        "version": copied.version,
+        "files": known,
+    }
+    text = json.dumps(tree, ensure_ascii=False, indent=0)
+    _write(draft / NAME, f"{digests.digest_of_bytes(text.encode())[1]}\n{text}\n".encode())
+    _sync_tree(draft)
+    return copied
 
 
 def _copy_version(folder: Path, draft: Path, progress: Progress | None) -> tuple[Copied, dict[str, digests.Digest]]:
