@@ -331,10 +331,10 @@ class BeitXlmrEncoder(Encoder):
         """
         image_tokens = image_tokens.to(text_tokens.dtype)
         if self.config.match_query == "image":
-            fused = self.fusion(image_tokens, None, text_tokens, text_mask)
+            first = self.fusion.first_token(image_tokens, None, text_tokens, text_mask)
         else:
-            fused = self.fusion(text_tokens, text_mask, image_tokens, None)
-        return self.match_head(fused[:, 0]).float()  # type: ignore[no-any-return]
+            first = self.fusion.first_token(text_tokens, text_mask, image_tokens, None)
+        return self.match_head(first).float()  # type: ignore[no-any-return]
 
 
 def _vision_tower(config: BeitXlmrConfig) -> Any:
