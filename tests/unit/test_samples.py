@@ -69,7 +69,7 @@ def test_pairs_hold_captions_and_images_and_nobody() -> None:
     assert pairs.image_id.tolist() == [0, 0, 1, 2, 2]
     assert pairs.language == ("en", "fr", "en", "zh", "en")
     assert [path.name for path in pairs.images] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
-    assert set(pairs.__slots__) == {"captions", "image_id", "language", "images"}
+    assert set(pairs.__slots__) == {"captions", "image_id", "language", "images", "missing_images"}
 
 
 @pytest.mark.parametrize("unknown", [{0, 1, 2, 3}, {2}])

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.data.datasets import DATASETS
 from tipr.errors import TrainingError
 from tipr.training import load_config
 from tipr.training import relations as recorded
+from tipr.training.sources import load_split
 
 Counted = Literal["with_self", "without_self", "other_images"]
 COUNTED: tuple[Counted, ...] = ("with_self", "without_self", "other_images")
@@ -100,7 +100,7 @@ def analyse_relations(folder: Path) -> list[EpochRelations]:
             f"{folder / recorded.RELATIONS} holds no epoch: a method that relates pairs records them with "
             "method.record_relations: true"
         )
-    queries = DATASETS[config.data.dataset].load(config.data.root, "train", config.data.languages).queries()
+    queries = load_split(config, "train", languages=config.data.languages).queries()
     found = []
     for epoch, path in files.items():
         for name, values in _arrays(path):

@@ -187,7 +187,8 @@ def reproduce(
 
 def _checked(recipe: RunConfig, note: Note) -> str:
     note(f"checking {recipe.data.root}")
-    report = check_dataset(DATASETS[recipe.data.dataset], recipe.data.root, decode=False)
+    data = recipe.data
+    report = check_dataset(DATASETS[data.dataset], data.root, decode=False, allow_missing=data.allow_missing)
     if report.verdict == UNUSABLE:
         raise DatasetError(f"{recipe.data.root} is {report.line()}; tipr data check says more")
     return report.line()

@@ -18,7 +18,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.data.datasets import DATASETS
 from tipr.data.samples import Split
 from tipr.errors import DatasetError, TrainingError
 from tipr.evaluation import Features, SecondStage, encode_split, rerank_split
@@ -27,9 +26,11 @@ from tipr.metrics.ranking import Relevance, relevant_ranks
 from tipr.retrieval import Reranker, Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training import journal as diary
+from tipr.training.card import left_out
 from tipr.training.checkpoint import reported
 from tipr.training.run import CONFIG, ENVIRONMENT
 from tipr.training.run_config import RandomSampling
+from tipr.training.sources import load_split
 
 Weights = Literal["best", "last"]
 SCORES = "scores.json"
@@ -164,6 +165,7 @@ class RunScores:
         split: the evaluated one.
         fingerprint: hexadecimal SHA-256 of the evaluated model.
         outcomes: language -> outcomes.
+        incomplete: what must be said where images of the training or of the evaluated split were missing.
     """
 
     facts: RunFacts
@@ -172,6 +174,7 @@ class RunScores:
     split: str
     fingerprint: str
     outcomes: Mapping[str, Outcomes]
+    incomplete: tuple[str, ...] = ()
 
     def scores(self, languages: Sequence[str]) -> dict[str, float]:
         """Percent by name of `METRICS`: the mean over languages of the means over queries."""
@@ -190,6 +193,7 @@ class RunScores:
             "training": {"captions": self.captions, "images": self.images},
             "split": self.split,
             "fingerprint": self.fingerprint,
+            **({"incomplete": list(self.incomplete)} if self.incomplete else {}),
             "scores": {language: self.scores([language]) for language in self.outcomes},
             "outcomes": {language: outcomes.to_json() for language, outcomes in self.outcomes.items()},
         }
@@ -214,7 +218,8 @@ class RunScores:
             captions, images = int(tree["training"]["captions"]), int(tree["training"]["images"])
             facts = RunFacts.of(folder, captions=captions, images=images)
             outcomes = {str(code): Outcomes.from_json(each) for code, each in tree["outcomes"].items()}
-            made = cls(facts, captions, images, str(tree["split"]), str(tree["fingerprint"]), outcomes)
+            incomplete = tuple(map(str, tree.get("incomplete", ())))
+            made = cls(facts, captions, images, str(tree["split"]), str(tree["fingerprint"]), outcomes, incomplete)
             written = {field.name: tree[field.name] for field in fields(RunFacts)}
             scores = {str(language): dict(each) for language, each in tree["scores"].items()}
         except OSError as error:
@@ -269,13 +274,15 @@ def score_run(
         TrainingError: the folder cannot be written.
     """
     config = load_config(folder)
-    data = DATASETS[config.data.dataset].load(root or config.data.root, split, languages)
+    data = load_split(config, split, root=root, languages=languages)
     retriever = Retriever.load(folder / weights, device=device, threads=threads)
     found = outcomes_of(retriever, data, languages, rerank=rerank, progress=progress)
     training = (retriever.card or {})["data"]
     captions_count, images = int(training["captions"]), int(training["images"])
     facts = RunFacts.of(folder, captions=captions_count, images=images)
-    made = RunScores(facts, captions_count, images, split, retriever.fingerprint, found)
+    incomplete = [left_out(training)] if training.get("missing_images") else []
+    incomplete += [data.incomplete] if data.incomplete else []
+    made = RunScores(facts, captions_count, images, split, retriever.fingerprint, found, tuple(incomplete))
     made.write(folder, scores_file(rerank, weights))
     return made
 

@@ -24,6 +24,7 @@ from tipr.evaluation.bootstrap import Group, PairedDifference, bootstrap_interva
 from tipr.retrieval import Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training.run import MOVABLE
+from tipr.training.sources import load_split
 
 SELECTIONS = {"val": "validation", "last": "last epoch", "test": "test split"}
 """`selection.split` of a run -> how a table says it."""
@@ -178,11 +179,11 @@ def standings(
                 )
             groups.setdefault((_identity(config), selection), []).append((config, scores))
     rows = _rows(groups, split, rerank)
-    places = {config.data.dataset: root or config.data.root for runs in groups.values() for config, _ in runs}
+    of_datasets = {config.data.dataset: config for runs in groups.values() for config, _ in runs}
     for model in zero_shot:
-        for dataset, place in places.items():
+        for dataset, config in of_datasets.items():
             note(f"evaluating {model} on {split} of {dataset}")
-            rows.append(_untrained(model, dataset, place, split, device=device, threads=threads))
+            rows.append(_untrained(model, config, root, split, device=device, threads=threads))
     sections = []
     for dataset, language in _cells(rows):
         ours = tuple(row for row in rows if row.dataset == dataset and language in row.languages)
@@ -232,7 +233,7 @@ def evaluated(
     """
     if not (folder / weights).is_dir():
         raise TrainingError(f"{folder} has no {weights}/: it is not finished, or its weights were dropped")
-    found = DATASETS[config.data.dataset].load(root or config.data.root, split).languages()
+    found = load_split(config, split, root=root).languages()
     languages = tuple(code for code in found if code in (config.data.languages or found)) or found
     return score_run(
         folder,
@@ -267,15 +268,18 @@ def _rows(
     return rows
 
 
-def _untrained(model: Path, dataset: str, root: Path, split: str, *, device: str, threads: int | None) -> Standing:
-    """A model as it is, on a data set that it was not trained on here."""
+def _untrained(
+    model: Path, config: RunConfig, root: Path | None, split: str, *, device: str, threads: int | None
+) -> Standing:
+    """A model as it is, on the data set of a run, which it was not trained on here."""
     retriever = Retriever.load(model, device=device, threads=threads)
-    reader = DATASETS[dataset]
-    data = reader.load(root, split)
+    data = load_split(config, split, root=root)
     facts = RunFacts(retriever.fingerprint[:12], seed=0, steps=0, pairs_seen=0, minutes=0.0, commit="", machine="")
     found = outcomes_of(retriever, data, data.languages())
-    scores = RunScores(facts, 0, 0, split, retriever.fingerprint, found)
-    return Standing(f"zero-shot, {model.name}", ZERO_SHOT, reader.facts.title, split, NOT_TRAINED, (scores,))
+    incomplete = (data.incomplete,) if data.incomplete else ()
+    scores = RunScores(facts, 0, 0, split, retriever.fingerprint, found, incomplete)
+    title = DATASETS[config.data.dataset].facts.title
+    return Standing(f"zero-shot, {model.name}", ZERO_SHOT, title, split, NOT_TRAINED, (scores,))
 
 
 def _place(out: Path) -> str:

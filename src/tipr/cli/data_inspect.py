@@ -35,6 +35,7 @@ NAMES = (
     "--limit", type=click.IntRange(min=3), metavar="N", help="Tokens that a model reads of a caption; else 77."
 )
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that decode; one per CPU core else.")
+@click.option("--allow-missing", is_flag=True, help="Judge it for runs with data.allow_missing: true.")
 @options.quiet
 @options.json
 def check(
@@ -45,6 +46,7 @@ def check(
     model: str | None,
     limit: int | None,
     workers: int | None,
+    allow_missing: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -67,6 +69,7 @@ def check(
             limit=limit or longest,
             count_tokens=count_tokens,
             workers=workers or _cores(),
+            allow_missing=allow_missing,
             progress=report,
         )
     if as_json:

@@ -47,6 +47,7 @@ Rows = list[list[str]]
     help="Order behind the K: by cosine (default), or the ties of Bi-IRRA's released code.",
 )
 @click.option("--skip-without-relevant", is_flag=True, help="Leave out queries with nothing to find; they are counted.")
+@click.option("--allow-missing", is_flag=True, help="Leave out images that are not there, and say how many.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Items encoded at once.")
 @options.common
 def command(
@@ -64,6 +65,7 @@ def command(
     rerank: int | None,
     tail: Tail | None,
     skip_without_relevant: bool,
+    allow_missing: bool,
     batch_size: int,
     device: str,
     threads: int | None,
@@ -86,11 +88,11 @@ def command(
     name = dataset or _layout(data)
     if name not in DATASETS:
         raise ConfigError(f"--dataset {name!r}; allowed: {', '.join(DATASETS)}")
-    chosen = DATASETS[name].load(data, split, languages or None)
+    chosen = DATASETS[name].load(data, split, languages or None, allow_missing=allow_missing)
     chosen.require_identities("scores")
     paraphrase = None
     if name == "synthetic" and split == "test" and (data / "paraphrase.jsonl").is_file():
-        paraphrase = DATASETS[name].load(data, "paraphrase", languages or None)
+        paraphrase = DATASETS[name].load(data, "paraphrase", languages or None, allow_missing=allow_missing)
     reference = reference_score(data) if name == "synthetic" and split in ("test", "paraphrase") else None
     retriever = Retriever.load(model, device=device, threads=threads)
     second = None if rerank is None else _SecondPass(Reranker(retriever), rerank, tail or "cosine", batch_size, quiet)

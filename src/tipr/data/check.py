@@ -106,6 +106,7 @@ def check_dataset(
     limit: int = TOKEN_LIMIT,
     count_tokens: CountTokens | None = None,
     workers: int = 1,
+    allow_missing: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Check a data set; nothing is raised for a defect of it.
@@ -117,6 +118,7 @@ def check_dataset(
         limit: tokens that the model reads of a caption.
         count_tokens: the model's tokenizer; a lower bound without.
         workers: threads that decode.
+        allow_missing: judge as a run does that leaves missing images out; no split may lose all of them.
         progress: called with (images decoded, images in all).
     """
     title = reader.facts.title
@@ -136,9 +138,10 @@ def check_dataset(
     present, missing = _find_images(reading)
     folders = _folders(reading, missing, reader.facts.folders)
     if missing:
+        kind = "left_out" if allow_missing and _every_split_keeps_some(reading.records, missing) else "missing"
         gone = [f"{folder.name}/ {folder.missing:,}" for folder in folders if folder.missing]
         for name in missing:
-            problems.add("missing", name, detail=", ".join(gone[:SHOWN_FOLDERS]))
+            problems.add(kind, name, detail=", ".join(gone[:SHOWN_FOLDERS]))
     problems.extend(lint_captions(reading.records, limit=limit, count_tokens=count_tokens))
     unreadable = _decode(reading.folder, present, workers, progress) if decode else []
     for example in unreadable:
@@ -294,6 +297,12 @@ def _find_images(reading: Reading) -> tuple[list[str], list[str]]:
     for name in names:
         (present if os.path.isfile(reading.folder / name) else missing).append(name)
     return present, missing
+
+
+def _every_split_keeps_some(records: Sequence[Record], missing: Sequence[str]) -> bool:
+    gone = set(missing)
+    kept = {record.split for record in records if record.image not in gone}
+    return kept == {record.split for record in records}
 
 
 def _folders(reading: Reading, missing: Iterable[str], expected: Sequence[str]) -> tuple[Folder, ...]:

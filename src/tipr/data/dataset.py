@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tipr.data.exports import Export
@@ -162,9 +162,11 @@ class Reading:
             )
             for record in chosen
         ]
-        if allow_missing:
-            items = _present(items, source=f"split {split!r}")
-        return Split.build(name or split, items, languages=languages, check_files=not allow_missing)
+        if not allow_missing:
+            return Split.build(name or split, items, languages=languages)
+        present = _present(items, source=f"{source}: split {split!r}")
+        made = Split.build(name or split, present, languages=languages, check_files=False)
+        return replace(made, missing_images=len(items) - len(present))
 
 
 def splits_of_images(records: Sequence[Record]) -> dict[str, list[str]]:
@@ -178,6 +180,8 @@ def splits_of_images(records: Sequence[Record]) -> dict[str, list[str]]:
 
 def _present(items: list[ImageItem], *, source: str) -> list[ImageItem]:
     there = [item for item in items if item.path.is_file()]
+    if not there:
+        raise DatasetError(f"{source}: all {len(items)} images are missing, first {items[0].path}")
     if len(there) < len(items):
         logger.warning("%s: %d of %d images are missing and left out", source, len(items) - len(there), len(items))
     return there

@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[Level, str]] = {
     "split_missing": ("warning", "{n} of the published splits [is|are] not here"),
     # files
     "missing": ("error", "{n} [image is|images are] missing"),
+    "left_out": ("warning", "{n} [image is|images are] missing and left out"),
     "unreadable": ("error", "{n} [image|images] cannot be read"),
     "case": ("warning", "{n} image [file differs|files differ] from the annotation in capital letters"),
     "suffix": ("warning", "{n} image [file has|files have] another suffix than the annotation says"),

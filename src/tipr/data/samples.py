@@ -87,12 +87,14 @@ class Pairs:
         image_id: (N,) int64 position of each caption's image in `images`.
         language: N codes.
         images: G paths, each image once.
+        missing_images: as in `Split`.
     """
 
     captions: tuple[str, ...]
     image_id: NDArray[np.int64]
     language: tuple[str, ...]
     images: tuple[Path, ...]
+    missing_images: int = 0
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -114,6 +116,7 @@ class Split:
         image_tags: tags of each image.
         identity_map: original id -> 0..P-1, numbered in sorted order (integers before strings).
         empty_captions: how many of the N captions hold nothing but white space.
+        missing_images: images that the data set names and that were left out because they are not on disk.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Split:
     image_tags: tuple[tuple[str, ...], ...]
     identity_map: Mapping[int | str, int] = field(repr=False)
     empty_captions: int = 0
+    missing_images: int = 0
 
     @classmethod
     def build(
@@ -193,6 +197,16 @@ class Split:
         return len(self.identity_map)
 
     @property
+    def incomplete(self) -> str | None:
+        """What must be said with every score on this split where images were left out; None where it is whole."""
+        if not self.missing_images:
+            return None
+        return (
+            f"{self.missing_images:,} of {len(self.images) + self.missing_images:,} images of split {self.name!r} are "
+            "missing and left out, with their captions: its scores are not comparable with published ones."
+        )
+
+    @property
     def without_identity(self) -> int:
         """How many of the G images have no identity."""
         return int((self.image_identity == UNKNOWN).sum())
@@ -228,6 +242,7 @@ class Split:
             image_id=np.array([sample.image_id for sample in self.samples], dtype=np.int64),
             language=tuple(sample.language for sample in self.samples),
             images=self.images,
+            missing_images=self.missing_images,
         )
 
     def queries(self, language: str | None = None) -> Queries:
@@ -296,7 +311,7 @@ def check_images_exist(paths: Sequence[Path], *, source: str) -> None:
     more = f" and {len(counts) - MISSING_SHOWN} more folders" if len(counts) > MISSING_SHOWN else ""
     raise DatasetError(
         f"{source}: {len(missing)} of {len(paths)} images are missing under {root} ({folders}{more}), "
-        f"first {missing[0].relative_to(root)}"
+        f"first {missing[0].relative_to(root)}; to do without them: --allow-missing, in a run data.allow_missing: true"
     )
 
 

@@ -282,7 +282,7 @@ def evaluate(
         model=str(getattr(model, "source", None) or ""),
         fingerprint=str(getattr(model, "fingerprint", "")),
         selection=selection,
-        notes=(*_notes(model, selection, features), *notes),
+        notes=(*([split.incomplete] if split.incomplete else []), *_notes(model, selection, features), *notes),
         reference=reference,
         overlap=language_overlap(features, second_stage),
         reranking=None

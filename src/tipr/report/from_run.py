@@ -14,7 +14,6 @@ from typing import Any
 from PIL import Image
 
 from tipr.analysis.run_scores import Weights
-from tipr.data.datasets import DATASETS
 from tipr.data.images import read_image
 from tipr.data.samples import Split
 from tipr.errors import TrainingError
@@ -30,8 +29,9 @@ from tipr.report.word_patches import word_patches
 from tipr.retrieval import Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training import journal as diary
-from tipr.training.card import learning_history
+from tipr.training.card import learning_history, left_out
 from tipr.training.run import ENVIRONMENT
+from tipr.training.sources import load_split
 
 DONE = "done"
 SEEN = (
@@ -87,7 +87,7 @@ def run_report(
     config = load_config(folder)
     entries = _journal(folder)
     place = root or config.data.root
-    data = DATASETS[config.data.dataset].load(place, split, languages)
+    data = load_split(config, split, root=place, languages=languages)
     data.require_identities("scores")
     retriever = Retriever.load(folder / weights, device=device, threads=threads)
     synthetic = config.data.dataset == "synthetic"
@@ -175,7 +175,9 @@ def _notes(folder: Path, config: RunConfig, retriever: Retriever, split: str) ->
         status = (folder / diary.STATUS).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         status = "unknown"
-    notes = (
+    trained_on = retriever.card.get("data") or {}
+    missing = [left_out(trained_on)] if trained_on.get("missing_images") else []
+    notes = missing + (
         [] if status == DONE else [f"This run has not come to its end (status: {status}): its weights are not final."]
     )
     if split == TRAINING:

@@ -65,6 +65,7 @@ def remarks(standings: Standings) -> list[str]:
             "Differences between our rows: bootstrap over identities, each query's outcome averaged over the seeds; p "
             "is two-sided and corrected for the number of comparisons (Holm)."
         )
+    lines += [f"{row.label}: {sentence}" for row in ours for run in row.runs for sentence in run.incomplete]
     lines += [f"{row.method} in {row.place}: {row.note}." for row in theirs if row.note]
     if any(not section.published for section in standings.sections):
         lines.append("No published figures of these methods on a set above: --all shows other methods, if there are.")

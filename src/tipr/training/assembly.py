@@ -30,7 +30,7 @@ from tipr.training.features import pair_features
 from tipr.training.optim import WeightAverage, build_optimizer, parameter_groups
 from tipr.training.parts import encode_in_parts
 from tipr.training.run_config import PreprocessingConfig, RunConfig, SubwordTokenizerConfig, XlmrTokenizerConfig
-from tipr.training.sources import Note, Share, build_source, read_images, tokenise
+from tipr.training.sources import Note, Share, build_source, load_split, read_images, tokenise
 from tipr.training.validation import Validation
 
 TOKENIZER = "tokenizer"
@@ -229,7 +229,7 @@ def _training_split(config: RunConfig) -> Split | Pairs:
         DatasetError: there are no captions; or, of bare pairs, some have no words.
         ConfigError: there are fewer bare pairs than a batch has.
     """
-    split = DATASETS[config.data.dataset].load(config.data.root, "train", config.data.languages)
+    split = load_split(config, "train", languages=config.data.languages)
     if not split.samples:
         raise DatasetError(f"{config.data.root}: the training split has no captions")
     if not config.bare_pairs:
@@ -332,7 +332,7 @@ def _validation(
     if name == "last":
         return None
     try:
-        split = DATASETS[config.data.dataset].load(config.data.root, name, config.data.languages)
+        split = load_split(config, name, languages=config.data.languages)
     except DatasetError as error:
         raise DatasetError(f"selection.split {name}: {error} (selection.split: last needs none)") from None
     return Validation(

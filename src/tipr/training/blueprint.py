@@ -22,6 +22,7 @@ from tipr.methods import METHODS, Method, StepContext, StepOutput, TrainingFacts
 from tipr.training import environment
 from tipr.training.parts import encode_in_parts
 from tipr.training.run_config import RunConfig, SubwordTokenizerConfig
+from tipr.training.sources import load_split
 
 Batch = TrainBatch | PairBatch | BilingualBatch
 CAPTIONS_OF_RENDERED_PEOPLE = 2
@@ -219,10 +220,9 @@ def scale_of(config: RunConfig) -> Scale:
     Raises:
         DatasetError: the data set is not there, or cannot be used.
     """
-    reader, data = DATASETS[config.data.dataset], config.data
-    train = reader.load(data.root, "train", data.languages)
-    selected = config.selection.split
-    held_out = 0 if selected == "last" else len(reader.load(data.root, selected, data.languages).images)
+    languages, selected = config.data.languages, config.selection.split
+    train = load_split(config, "train", languages=languages)
+    held_out = 0 if selected == "last" else len(load_split(config, selected, languages=languages).images)
     pairs = len(train)
     if config.bilingual:
         pairs = sum(sample.language == config.encoder.source_language for sample in train.samples)

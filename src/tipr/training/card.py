@@ -21,8 +21,8 @@ CARD = "card.md"
 COLUMNS = ("R@1", "R@5", "R@10", "mAP", "mINP")
 
 
-def data_facts(config: RunConfig, train: Split | Pairs) -> dict[str, Any]:
-    """What identifies the training data: JSON values.
+def data_facts(config: RunConfig, train: Split | Pairs, scored: Split | None = None) -> dict[str, Any]:
+    """What identifies the training data, and what is missing in it and in the split that was scored: JSON values.
 
     The fingerprint is the SHA-256 of the manifest where there is one, and always that of the training records
     themselves (image path below the root, caption, identity, language; a line each). Of bare pairs there is no identity
@@ -44,8 +44,11 @@ def data_facts(config: RunConfig, train: Split | Pairs) -> dict[str, Any]:
         "images": len(train.images),
         "captions": len(train),
         "languages": [code for code in LANGUAGES if code in languages],
+        **({"missing_images": train.missing_images} if train.missing_images else {}),
         "sha256_training_records": digest.hexdigest(),
     }
+    if scored is not None and scored.incomplete:
+        facts["incomplete_selection"] = scored.incomplete
     manifest = folder / "manifest.jsonl" if root.is_dir() else root
     if manifest.is_file():
         facts["sha256_manifest"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -168,6 +171,7 @@ def render(facts: dict[str, Any]) -> str:
         "",
         f"- {data['dataset']}: {data['images']:,} images{people}, {data['captions']:,} captions "
         f"({', '.join(data['languages'])}); licence: {data['licence']}",
+        *([f"- {left_out(data)}"] if data.get("missing_images") else []),
         *(f"- {key}: {data[key]}" for key in sorted(data) if key.startswith(("sha256", "benchmark"))),
         "",
         "## Training",
@@ -183,6 +187,7 @@ def render(facts: dict[str, Any]) -> str:
         lines.append(f"- stopped before its configured length: {facts['stopped']}")
     lines += ["", "## Intended use and limits", "", *_use(facts)]
     lines += ["", "## Selection and scores", "", selection_line(facts), ""]
+    lines += [f"INCOMPLETE: {data['incomplete_selection']}", ""] if "incomplete_selection" in data else []
     for name in ("best", "last"):
         lines += _table(name, facts[name])
     return "\n".join(lines).rstrip() + "\n"
@@ -198,6 +203,15 @@ def selection_line(facts: dict[str, Any]) -> str:
     return (
         f"The best epoch was chosen by mean R@1 over languages on the split {facts['selection']!r}; "
         f"the scores are of that split.{wanted}"
+    )
+
+
+def left_out(data: Mapping[str, Any]) -> str:
+    """What must be said of a model that learned without the images that were missing; `data` of its card."""
+    missing, there = data["missing_images"], data["images"]
+    return (
+        f"INCOMPLETE: {missing:,} of {missing + there:,} training images were missing and left out, so its scores are "
+        "not comparable with published ones."
     )
 
 

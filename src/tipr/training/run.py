@@ -199,7 +199,7 @@ def _finish(run: Run, state: TrainState, stopped: str | None) -> TrainResult:
     minutes = state.seconds / 60
     facts = card_facts(
         run.config,
-        data=data_facts(run.config, run.train),
+        data=data_facts(run.config, run.train, None if run.validation is None else run.validation.split),
         environment=environment_facts,
         best=best,
         last=last,

@@ -101,6 +101,8 @@ class Data(Section):
         dataset: name in `DATASETS`.
         root: folder of the data set, relative to the working directory.
         languages: captions to use; None: all that are there.
+        allow_missing: images that the data set names and that are not on disk are left out, with their captions, and
+            counted in the card and beside every score; else such a data set is refused.
         epoch_unit: "caption": an epoch visits every (image, caption) pair once; "image": every image once, with one
             of its captions, of any language, drawn for the epoch.
         batch_size: samples of a step, over all processes; images, when a step has several captions of each.
@@ -118,6 +120,7 @@ class Data(Section):
     dataset: str
     root: Path
     languages: tuple[str, ...] | None = None
+    allow_missing: bool = False
     epoch_unit: EpochUnit = "caption"
     batch_size: PositiveInt = 64
     micro_batch: PositiveInt | None = None

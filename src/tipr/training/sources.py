@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from tipr.data.bilingual_loading import BilingualSource, Translations
+from tipr.data.datasets import DATASETS
 from tipr.data.images import Interpolation, Preprocessing
 from tipr.data.loading import BatchSource, Captions, ImageStore, PairSource, Source, SourceSettings
 from tipr.data.masking import CaptionPerturbation, Masking
@@ -29,6 +31,24 @@ class Share(NamedTuple):
 
     rank: int
     processes: int
+
+
+def load_split(
+    config: RunConfig, name: str, *, root: Path | None = None, languages: Sequence[str] | None = None
+) -> Split:
+    """A split of a run's data set, by the run's own rule for missing images.
+
+    Args:
+        config: of the run.
+        name: of the split.
+        root: where the data set lies now; None: where the run had it.
+        languages: of the captions; None: all there are.
+
+    Raises:
+        SplitMissing, DatasetError: see `DatasetReader.load`.
+    """
+    data = config.data
+    return DATASETS[data.dataset].load(root or data.root, name, languages, allow_missing=data.allow_missing)
 
 
 def tokenise(tokenizer: Tokenizer, captions: Sequence[str]) -> Captions:
