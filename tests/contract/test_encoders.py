@@ -17,6 +17,7 @@ NOT_ENCODERS = {
     "__init__",
     "base",
     "cross_encoder",
+    "relative_positions",
     "tokenizers",
     "clip_tokenizer",
     "xlmr_tokenizer",

@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from tipr.encoders import BeitXlmrEncoder
-from tipr.encoders.beit_xlmr import BeitXlmrConfig, RelativePositions
+from tipr.encoders.beit_xlmr import BeitXlmrConfig
+from tipr.encoders.relative_positions import RelativePositions
 
 TINY = Path(__file__).parents[1] / "data" / "golden_bi_irra" / "tiny_finetuned.pth"
 SMALL: dict[str, Any] = {

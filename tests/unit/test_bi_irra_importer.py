@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tipr.encoders.beit_xlmr import BeitXlmrConfig, BeitXlmrEncoder
+from tipr.encoders.relative_positions import resize_relative_positions
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers import read
 from tipr.importers.bi_irra import BiIrraImportConfig, convert, released_state
@@ -236,9 +237,19 @@ def test_settings_that_do_not_fit_are_refused(config: dict[str, Any], message: s
     assert "\n" not in str(error.value)
 
 
-def test_an_image_size_of_another_grid_does_not_fit_the_tables() -> None:
-    with pytest.raises(ConfigError, match="tables of 732 rows are not those of 24x8 patches: give the image_size"):
-        bi_irra(TINY, image_size=[384, 128])
+@pytest.mark.parametrize("size", [(384, 384), (384, 128), (224, 112)])
+def test_position_tables_are_resampled_for_an_image_size_of_another_grid(size: tuple[int, int]) -> None:
+    whole, method = bi_irra(TINY).state_dict(), bi_irra(TINY, image_size=list(size))
+    grid = size[0] // 16, size[1] // 16
+    assert method.notices == (f"relative position tables of 14x14 patches were resampled for {grid[0]}x{grid[1]}",)
+    for name, tensor in method.state_dict().items():
+        resampled = name.endswith("relative_position_bias_table")
+        wanted = resize_relative_positions(whole[name], (14, 14), grid) if resampled else whole[name]
+        assert torch.equal(tensor, wanted)
+    with torch.no_grad():
+        features = method.encoder.eval().encode_image(torch.zeros(1, 3, *size))
+    assert features.tokens.shape == (1, 1 + grid[0] * grid[1], method.encoder.width)
+    assert torch.isfinite(features.tokens).all()
 
 
 def test_weights_of_a_grid_that_is_not_square_come_back_with_their_image_size(tmp_path: Path) -> None:
@@ -247,8 +258,9 @@ def test_weights_of_a_grid_that_is_not_square_come_back_with_their_image_size(tm
     facts = TrainingFacts(pairs=0, mask_id=299, vocabulary_size=300, identities=None)
     method = BiIrra.build(BiIrraConfig(), BeitXlmrEncoder.build(config), facts)
     path = save(released_state(method), tmp_path, "state_dict")
-    with pytest.raises(ConfigError, match="give the image_size that the weights were trained at"):
-        bi_irra(path)
+    for other in (None, [64, 64]):
+        with pytest.raises(ConfigError, match="nor of a square: give the image_size that the weights were trained at"):
+            bi_irra(path, image_size=other)
     again = bi_irra(path, image_size=[64, 32]).state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in method.state_dict().items())
 

@@ -213,7 +213,7 @@ def _with_weights(
     start = recipe.out / START
     if not (start / DESCRIPTION).is_file():
         note(f"reading {weights} as {format}")
-        settings: dict[str, Any] = {"image_size": list(recipe.encoder.image_size)} if format != "x2vlm" else {}
+        settings: dict[str, Any] = {"image_size": list(recipe.encoder.image_size)}
         if recipe.max_tokens != 77:
             settings["max_tokens"] = recipe.max_tokens
         import_model(format, weights, start, config=settings, vocabulary=vocabulary, unconfined=unconfined, verify=True)

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from tipr.config import Section
 from tipr.encoders.base import Encoded, Encoder
 from tipr.encoders.cross_encoder import FusionEncoder
-
-SPECIAL_DISTANCES = 3
-"""Rows of a relative position table after those of patch pairs: class to patch, patch to class, class to class."""
+from tipr.encoders.relative_positions import RelativePositions
 
 
 class BeitXlmrConfig(Section):
@@ -103,36 +101,6 @@ class BeitXlmrConfig(Section):
         if len(set(languages)) != len(languages):
             raise ValueError(f"source_language and target_languages name one twice: {', '.join(languages)}")
         return self
-
-
-class RelativePositions(nn.Module):
-    """Attention bias of every pair of image tokens, learned for each head and offset on the grid.
-
-    Takes the place of transformers' module of the same parameter name, which turns the tables of grids that are not
-    square into others by interpolation.
-
-    Args:
-        grid: (rows, columns) of patches; the class token stands in front of them.
-        heads: attention heads.
-    """
-
-    index: Tensor
-
-    def __init__(self, grid: tuple[int, int], heads: int) -> None:
-        super().__init__()
-        rows, columns = grid
-        offsets = (2 * rows - 1) * (2 * columns - 1)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets + SPECIAL_DISTANCES, heads))
-        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).view(-1, 2)
-        apart = places[:, None] - places[None]
-        index = torch.empty(1 + rows * columns, 1 + rows * columns, dtype=torch.long)
-        index[1:, 1:] = (apart[..., 0] + rows - 1) * (2 * columns - 1) + apart[..., 1] + columns - 1
-        index[0, 1:], index[1:, 0], index[0, 0] = offsets, offsets + 1, offsets + 2
-        self.register_buffer("index", index, persistent=False)
-
-    def forward(self, *unused: object, **also_unused: object) -> Tensor:
-        """(1, heads, T, T) bias, T = 1 + rows * columns; what the library passes says nothing new."""
-        return self.relative_position_bias_table[self.index].permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
 class BeitXlmrEncoder(Encoder):

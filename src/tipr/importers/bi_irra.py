@@ -12,7 +12,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from tipr.config import Section, load, parse
-from tipr.encoders.beit_xlmr import SPECIAL_DISTANCES, BeitXlmrConfig, BeitXlmrEncoder
+from tipr.encoders.beit_xlmr import BeitXlmrConfig, BeitXlmrEncoder
+from tipr.encoders.relative_positions import SPECIAL_DISTANCES, resize_relative_positions, table_rows
 from tipr.errors import ConfigError, WeightsError
 from tipr.importers.bi_irra_names import (
     Layout,
@@ -39,8 +40,7 @@ FORMATS: dict[LayoutName, str] = {"released": "bi_irra", "pretraining": "x2vlm"}
 WORDS = "encoder.text.embeddings.word_embeddings.weight"
 OWN_DECODER = "mlm_head.decoder"
 TABLE = "attn.relative_position_bias_table"
-
-
+OUR_TABLE = ".relative_position_bias.relative_position_bias_table"
 START_AT_RANDOM = ("encoder.vision.embeddings.mask_token", "mim_head.", "mlm_head.", "classifier.", "temp")
 """What keeps the value that it is built with where a file does not have it."""
 
@@ -50,8 +50,9 @@ class BiIrraImportConfig(Section):
 
     Attributes:
         text_heads, fusion_heads: attention heads; None: width / 64, at least 1, and as many as the text layers have.
-        image_size: (height, width) in pixels that the weights were trained at; None: a square, which the relative
-            position tables tell the size of.
+        image_size: (height, width) in pixels; None: a square, which the relative position tables tell the size of.
+            Tables of a square of another size are resampled (`resize_relative_positions`); those of weights that
+            were not trained on squares fit their own size only.
         max_tokens: longest caption, start and end included.
         position_offset: 0: the released code numbers text positions from 0, whatever the weights were trained with.
             2: as XLM-R was trained.
@@ -154,6 +155,7 @@ def convert(tensors: Mapping[str, Tensor], options: BiIrraImportConfig, *, sourc
     method = BiIrra.build(_method_config(layout, options), encoder, facts)
 
     state = _converted(tensors, layout, layers, options)
+    resampled = _resize_tables(state, encoder.grid, source=source)
     fresh = method.state_dict()
     left_out = {name for name in state if name not in fresh}
     new = {name for name in fresh if name not in state and name.startswith(START_AT_RANDOM)}
@@ -161,8 +163,30 @@ def convert(tensors: Mapping[str, Tensor], options: BiIrraImportConfig, *, sourc
     check_shapes(kept, {name: fresh[name] for name in kept}, source=source)
     method.load_state_dict(kept | {name: fresh[name] for name in new}, strict=True)
     parts = (("left out of the checkpoint", left_out), ("not in the checkpoint, so at its first value", new))
-    method.notices = tuple(f"{what}: {_parts(names)}" for what, names in parts if names)
+    method.notices = (*resampled, *(f"{what}: {_parts(names)}" for what, names in parts if names))
     return method
+
+
+def _resize_tables(state: Tensors, grid: tuple[int, int], *, source: str) -> tuple[str, ...]:
+    """Give the relative position tables the grid of the encoder; says so where it was another.
+
+    Raises:
+        ConfigError: the tables are too small.
+    """
+    changed: tuple[str, ...] = ()
+    for name, table in state.items():
+        if name.endswith(OUR_TABLE) and len(table) != table_rows(grid):
+            square = (_side(table), _side(table))
+            try:
+                state[name] = resize_relative_positions(table, square, grid)
+            except ValueError as error:
+                raise ConfigError(f"{source}: {error}") from None
+            changed = (f"relative position tables of {_times(square)} patches were resampled for {_times(grid)}",)
+    return changed
+
+
+def _times(grid: tuple[int, int]) -> str:
+    return f"{grid[0]}x{grid[1]}"
 
 
 def _encoder_config(
@@ -187,7 +211,7 @@ def _encoder_config(
     if patches.ndim != 4 or any(tensor.ndim != 2 for tensor in (table, words, positions, projection, *matrices)):
         raise WeightsError(f"{source}: patch embedding, position tables, word table or layers are no such tensors")
     patch, width = patches.shape[-1], words.shape[1]
-    side = (isqrt(max(len(table) - SPECIAL_DISTANCES, 0)) + 1) // 2
+    side = _side(table)
     text_heads = options.text_heads or max(1, width // 64)
     try:
         config = BeitXlmrConfig(
@@ -217,12 +241,17 @@ def _encoder_config(
     except ValueError as error:
         raise ConfigError(f"{source}: {' '.join(str(error).split())}") from None
     rows, columns = config.grid
-    if len(table) != (2 * rows - 1) * (2 * columns - 1) + SPECIAL_DISTANCES:
+    if len(table) not in (table_rows(config.grid), table_rows((side, side))):
         raise ConfigError(
-            f"{source}: relative position tables of {len(table)} rows are not those of {rows}x{columns} patches: "
-            "give the image_size that the weights were trained at"
+            f"{source}: relative position tables of {len(table)} rows are those neither of {rows}x{columns} patches "
+            "nor of a square: give the image_size that the weights were trained at"
         )
     return config
+
+
+def _side(table: Tensor) -> int:
+    """Patches along the side of the square whose relative position table this is; of another grid, any number."""
+    return (isqrt(max(len(table) - SPECIAL_DISTANCES, 0)) + 1) // 2
 
 
 def _method_config(layout: Layout, options: BiIrraImportConfig) -> BiIrraConfig:

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tipr.encoders.beit_xlmr import BeitXlmrConfig, RelativePositions
+from tipr.encoders.beit_xlmr import BeitXlmrConfig
+from tipr.encoders.relative_positions import RelativePositions
 from tipr.errors import WeightsError
 from tipr.importers.foreign_files import Tensors
 from tipr.importers.openai_clip_tensors import block_count
