@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tipr.cli import main
 from tipr.data.datasets import DATASETS
 from tipr.errors import ConfigError, DatasetError, WeightsError
 from tipr.evaluation import evaluate
+from tipr.report.from_run import run_report
 from tipr.retrieval import Retriever
 from tipr.training import RunConfig, journal, train
 
@@ -140,6 +142,54 @@ def test_the_report_shows_the_attention_of_trained_fusion_layers_alone(
         attention = page.read_text(encoding="utf-8").split('id="attention"')[1].split("</section>")[0]
         assert said in attention
         assert attention.count("<img") >= 2
+
+
+def test_a_report_can_show_the_second_stage(
+    data: Path, start: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    line = ("report", unbroken, "--split", "val", "--draws", 0, "--out", page, "-q")
+    assert command(*line, "--rerank", 6, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)["scores"]
+    assert command("evaluate", unbroken, data, "--split", "val", "--rerank", 6, "--draws", 0, "--json", "-q") == 0
+    expected = json.loads(capsys.readouterr().out)
+    for language, scores in shown.items():
+        assert scores == pytest.approx({name: expected["text_to_image"][language][name] for name in scores})
+    text = page.read_text(encoding="utf-8")
+    before = text.split("Before reranking</th>")[1].split("</tr>")[0]
+    assert f">{expected['rerank']['first_stage']['mean']['mAP']:.1f}<" in before
+    assert "The first 6 pictures of every search were looked at again" in text
+    assert "--rerank 6" in text.split('id="again"')[1]
+    assert "never trained" not in text
+    assert command("report", start, "--split", "val", "--draws", 0, "--out", page, "-q", "--rerank", 6) == 0
+    assert "The match head of this model was never trained" in page.read_text(encoding="utf-8")
+
+
+def test_the_searches_of_a_report_are_in_the_order_that_is_scored(unbroken: Path) -> None:
+    made = [
+        run_report(
+            unbroken,
+            split="val",
+            weights="best",
+            root=None,
+            languages=None,
+            seed=7,
+            draws=0,
+            batch_size=64,
+            device="cpu",
+            threads=None,
+            stage=lambda title: nullcontext(lambda done, total: None),
+            rerank=rerank,
+        )
+        for rerank in (None, 8)
+    ]
+    for report in made:
+        for query in report.queries:
+            found = [place / rank for place, rank in enumerate(query.right_ranks, 1)]
+            assert query.average_precision == pytest.approx(sum(found) / len(found))
+    one, two = ([query.right_ranks for query in report.queries] for report in made)
+    assert one != two
+    assert [curve.y for curve in made[0].found] != [curve.y for curve in made[1].found]
 
 
 def test_one_target_language_and_the_readings_of_the_paper(data: Path, start: Path, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_an_unfinished_run_says_so(run: Path, tmp_path: Path, capsys: pytest.Cap
         ("environment.json", "[]", (), 1, "environment.json cannot be used"),
         (None, "", ("--split", "test"), 1, "test"),
         (None, "", ("--data", "nowhere"), 1, "nowhere"),
+        (None, "", ("--rerank", "5"), 2, "cannot rerank: its encoder 'compact' has no match head"),
         ("best/model.json", "{}", (), 1, "model.json"),
         ("config.yaml", None, (), 2, "config.yaml is missing"),
     ],

@@ -20,6 +20,12 @@ REPORT = "report.html"
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which of the run's."
 )
 @click.option("--language", "languages", multiple=True, metavar="CODE", help="en, zh, fr or de; may be repeated.")
+@click.option(
+    "--rerank",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Show the K best images of each caption in a second order.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Draws what is shown.")
 @click.option("--draws", type=click.IntRange(min=0), default=2000, show_default=True, help="Of the bootstrap; 0: none.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Items encoded at once.")
@@ -34,6 +40,7 @@ def command(
     data: Path | None,
     weights: Literal["best", "last"],
     languages: tuple[str, ...],
+    rerank: int | None,
     seed: int,
     draws: int,
     batch_size: int,
@@ -59,6 +66,7 @@ def command(
         weights=weights,
         root=data,
         languages=languages or None,
+        rerank=rerank,
         seed=seed,
         draws=draws,
         batch_size=batch_size,

@@ -124,4 +124,5 @@ def _spline(places: Tensor, wanted: Tensor) -> Tensor:
     share = ((wanted - places[left]) / width[left])[:, None]
     rest = 1 - share
     bend = (rest**3 - rest) * second[left] + (share**3 - share) * second[left + 1]
-    return rest * value[left] + share * value[left + 1] + bend * step**2 / 6
+    read: Tensor = rest * value[left] + share * value[left + 1] + bend * step**2 / 6
+    return read

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tipr.evaluation import SecondStage
 from tipr.gallery.bands import BANDS, band, band_limits
 from tipr.metrics import QueryResults
 from tipr.metrics.ranking import full_order, stable_similarity
@@ -30,6 +31,8 @@ class LanguageQueries:
         identity: (Q,) int64, the person each caption was written about.
         features: (Q, D) unit float32 rows.
         results: ranks and precisions of the same queries over the whole gallery.
+        second_stage: of all captions of the split, these being its `rows`; None: one stage.
+        rows: (Q,) int64 positions among all captions of the split.
     """
 
     language: str
@@ -37,6 +40,15 @@ class LanguageQueries:
     identity: NDArray[np.int64]
     features: NDArray[np.float32]
     results: QueryResults
+    second_stage: SecondStage | None
+    rows: NDArray[np.int64]
+
+    def ranked(self, index: int, gallery: RankedGallery) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(positions best first, similarities by position) of one query; both (G,)."""
+        scores = stable_similarity(self.features[index], gallery.features)
+        if self.second_stage is None:
+            return full_order(scores), scores
+        return self.second_stage.order(int(self.rows[index]), scores), scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +59,6 @@ class RankedGallery:
     identity: NDArray[np.int64]
     cameras: Sequence[str | None]
     picture: Callable[[int], bytes]
-
-    def ranked(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(positions best first, scores by position) of one query; both (G,)."""
-        scores = stable_similarity(query, self.features)
-        return full_order(scores), scores
 
 
 def shown_queries(
@@ -80,7 +87,7 @@ def shown_queries(
     for group in languages:
         kept = np.flatnonzero(group.results.kept)
         for index in generator.choice(kept, size=min(per_language, len(kept)), replace=False):
-            order, scores = gallery.ranked(group.features[index])
+            order, scores = group.ranked(int(index), gallery)
             right = gallery.identity[order] == group.identity[index]
             same = None
             if aligned_english and english is not None and group.language != "en":
@@ -204,7 +211,7 @@ def _extremes(
 
 
 def _extreme(group: LanguageQueries, gallery: RankedGallery, index: int) -> Extreme:
-    order, scores = gallery.ranked(group.features[index])
+    order, scores = group.ranked(index, gallery)
     right = gallery.identity[order] == group.identity[index]
     first = int(np.flatnonzero(right)[0])
     shown = sorted({0, 1, 2, first} & set(range(len(order))))

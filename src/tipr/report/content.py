@@ -224,6 +224,7 @@ class ReportData:
         words: words on patches, or None.
         people: the map, or None.
         trained_in: name -> value of the environment of the training run.
+        before_reranking: the mean row of the first stage, where a second one made the scores.
         absent: id of a panel -> why it is not there.
     """
 
@@ -262,6 +263,7 @@ class ReportData:
     words: WordPatches | None = None
     people: PeopleMap | None = None
     trained_in: Mapping[str, str] = field(default_factory=dict)
+    before_reranking: ScoreRow | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
 
     @property

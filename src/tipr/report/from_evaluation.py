@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 
 from tipr.data.samples import Split
-from tipr.evaluation import Evaluation, Features, Score
-from tipr.metrics.retrieval import query_results_from_features
+from tipr.evaluation import Evaluation, Features, Score, SecondStage
+from tipr.metrics.retrieval import query_results_from_features, query_results_two_stage
 from tipr.report.assemble import (
     LanguageQueries,
     RankedGallery,
@@ -45,6 +45,7 @@ def report_data(
     picture: Callable[[int], bytes],
     synthetic: bool,
     seed: int,
+    second_stage: SecondStage | None = None,
     per_language: int = 2,
     extreme_count: int = 3,
     fingerprint: str = "",
@@ -65,13 +66,14 @@ def report_data(
         picture: gallery position -> JPEG bytes.
         synthetic: the people are rendered, and captions are aligned over the languages.
         seed: of the drawn queries.
+        second_stage: that the evaluation was made with; it decides every shown order.
         per_language: queries drawn for each language.
         extreme_count: easiest and hardest queries shown.
         fingerprint: of the data.
         speed: one fact about speed, measured in this run.
         again: shell lines that make the report once more.
     """
-    languages = tuple(_language(features, code) for code in evaluation.text_to_image.languages)
+    languages = tuple(_language(features, code, second_stage) for code in evaluation.text_to_image.languages)
     gallery = RankedGallery(features.images, features.gallery_identity, split.image_camera, picture)
     queries, drawn = shown_queries(languages, gallery, per_language=per_language, seed=seed, aligned_english=synthetic)
     bands = band_statistics(languages, gallery, seed=seed)
@@ -80,6 +82,7 @@ def report_data(
     rows = [_row(score, code) for code, score in forward.languages.items()]
     if len(rows) > 1:
         rows.append(_row(forward.mean, None, label=f"Mean of {number_word(len(rows))}"))
+    before = None if evaluation.reranking is None else evaluation.reranking.first_stage.mean
     best = card.get("best") or {}
     scored_on = SCORED_ON.get(str(card.get("selection")), "the validation people")
     chosen = (int(best["epoch"]), scored_on) if best.get("epoch") and card.get("selection") in SCORED_ON else None
@@ -90,6 +93,7 @@ def report_data(
         synthetic=synthetic,
         facts=_facts(split, evaluation, card, parameters=parameters, fingerprint=fingerprint, speed=speed),
         scores=tuple(rows),
+        before_reranking=None if before is None else _row(before, None, label="Before reranking"),
         reference=_row(evaluation.reference, None, label="Reference reader") if evaluation.reference else None,
         chance=_row(forward.chance, None, label="Chance"),
         gallery_size=len(features.images),
@@ -135,17 +139,25 @@ def environment() -> dict[str, str]:
     return found
 
 
-def _language(features: Features, code: str) -> LanguageQueries:
+def _language(features: Features, code: str, second_stage: SecondStage | None) -> LanguageQueries:
     chosen = np.array([language == code for language in features.language])
     if code == "all":
         chosen[:] = True
     identity = features.query_identity[chosen]
     text = features.text[chosen]
-    results = query_results_from_features(
-        text, features.images, identity, features.gallery_identity, without_relevant="skip", stable=True
-    )
-    captions = [features.captions[index] for index in np.flatnonzero(chosen)]
-    return LanguageQueries(code, captions, identity, text, results)
+    sides = text, features.images, identity, features.gallery_identity
+    if second_stage is None:
+        results = query_results_from_features(*sides, without_relevant="skip", stable=True)
+    else:
+        results = query_results_two_stage(
+            *sides,
+            shortlist=second_stage.shortlist[chosen],
+            match=second_stage.match[chosen],
+            tail=second_stage.tail,
+            without_relevant="skip",
+        )
+    rows = np.flatnonzero(chosen)
+    return LanguageQueries(code, [features.captions[row] for row in rows], identity, text, results, second_stage, rows)
 
 
 def _row(score: Score, language: str | None, *, label: str = "Mean") -> ScoreRow:

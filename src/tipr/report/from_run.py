@@ -17,7 +17,7 @@ from tipr.analysis.run_scores import Weights
 from tipr.data.images import read_image
 from tipr.data.samples import Split
 from tipr.errors import TrainingError
-from tipr.evaluation import Features, encode_split, evaluate
+from tipr.evaluation import Features, SecondStage, encode_split, evaluate, rerank_split
 from tipr.evaluation.reference import reference_score
 from tipr.report.content import PeopleMap, ReportData, WordPatches
 from tipr.report.findings import TRAINING
@@ -26,7 +26,7 @@ from tipr.report.people_map import FEWEST, people_map
 from tipr.report.pictures import shown_jpeg
 from tipr.report.training_series import training_series
 from tipr.report.word_patches import word_patches
-from tipr.retrieval import Retriever
+from tipr.retrieval import Reranker, Retriever
 from tipr.training import RunConfig, load_config
 from tipr.training import journal as diary
 from tipr.training.card import learning_history, left_out
@@ -42,9 +42,13 @@ CHOSEN_HERE = (
     "The epoch was chosen by its score on these very people: these scores are higher than a fair choice gives."
 )
 FIRST_STAGE = (
-    "Scores are those of the first stage, which compares vectors. This model can look again at a shortlist: "
-    "tipr evaluate --rerank K."
+    "Scores are those of the first stage, which compares vectors. This model can look again at a shortlist: --rerank K."
 )
+RERANKED = (
+    "The first {k:,} pictures of every search were looked at again by the model's match head; the others follow by "
+    "similarity. Scores, searches and CMC curve are those of this second stage, bands and similarities of the first."
+)
+UNTRAINED_HEAD = "The match head of this model was never trained: the order that it gives is chance."
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Title of a long part -> context that gives the function to call with (done, total)."""
@@ -63,6 +67,7 @@ def run_report(
     device: str,
     threads: int | None,
     stage: Stage,
+    rerank: int | None = None,
 ) -> ReportData:
     """Evaluate the weights of a run and gather everything that its report shows.
 
@@ -77,9 +82,10 @@ def run_report(
         batch_size: items encoded at once.
         device, threads: where the model runs.
         stage: announces the long part.
+        rerank: pictures of each query that the second stage scores; None: one stage.
 
     Raises:
-        ConfigError: no run there.
+        ConfigError: no run there, or its model cannot rerank.
         DatasetError: the split is not there, or has no identities, or an image cannot be read.
         WeightsError: the run has no such weights.
         TrainingError: the folder's own files are damaged.
@@ -90,9 +96,16 @@ def run_report(
     data = load_split(config, split, root=place, languages=languages)
     data.require_identities("scores")
     retriever = Retriever.load(folder / weights, device=device, threads=threads)
+    reranker = None if rerank is None else Reranker(retriever)
     synthetic = config.data.dataset == "synthetic"
     with stage("encoding") as progress:
         features = encode_split(retriever, data, batch_size=batch_size, progress=progress)
+    second = None
+    if reranker is not None and rerank is not None:
+        with stage("image tokens") as progress:
+            tokens = reranker.image_tokens(data.images, batch_size=batch_size, progress=progress)
+        with stage("reranking") as progress:
+            second = rerank_split(reranker, features, tokens, rerank, progress=progress)
     evaluation = evaluate(
         retriever,
         data,
@@ -100,8 +113,9 @@ def run_report(
         bootstrap=draws,
         without_relevant="skip",
         image_to_text=False,
+        second_stage=second,
         reference=reference_score(place) if synthetic and split in ("test", "paraphrase") else None,
-        notes=_notes(folder, config, retriever, split),
+        notes=_notes(folder, config, retriever, split, second),
     )
 
     def picture(position: int) -> bytes:
@@ -120,8 +134,9 @@ def run_report(
         picture=picture,
         synthetic=synthetic,
         seed=seed,
+        second_stage=second,
         fingerprint=str((card.get("data") or {}).get("sha256_manifest", "")),
-        again=(_again(folder, split=split, weights=weights, root=root, languages=languages, seed=seed),),
+        again=(_again(folder, split=split, weights=weights, root=root, languages=languages, seed=seed, rerank=rerank),),
     )
     trained = config.method.trains_fusion and retriever.encoder.can_rerank
     notes = found.notes
@@ -170,7 +185,7 @@ def _absent(found: ReportData, *, words: WordPatches | None, people: PeopleMap |
     return {panel: reason for panel, reason in why.items() if reason is not None}
 
 
-def _notes(folder: Path, config: RunConfig, retriever: Retriever, split: str) -> list[str]:
+def _notes(folder: Path, config: RunConfig, retriever: Retriever, split: str, second: SecondStage | None) -> list[str]:
     try:
         status = (folder / diary.STATUS).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -184,7 +199,10 @@ def _notes(folder: Path, config: RunConfig, retriever: Retriever, split: str) ->
         notes.append(SEEN)
     elif split == config.selection.split and split != "test":
         notes.append(CHOSEN_HERE)
-    if retriever.encoder.can_rerank and config.method.trains_fusion:
+    if second is not None:
+        notes.append(RERANKED.format(k=second.k))
+        notes += [] if "itm" in getattr(config.method, "losses", ()) else [UNTRAINED_HEAD]
+    elif retriever.encoder.can_rerank and config.method.trains_fusion:
         notes.append(FIRST_STAGE)
     return notes
 
@@ -232,10 +250,18 @@ def _trained_in(folder: Path) -> dict[str, str]:
 
 
 def _again(
-    folder: Path, *, split: str, weights: str, root: Path | None, languages: Sequence[str] | None, seed: int
+    folder: Path,
+    *,
+    split: str,
+    weights: str,
+    root: Path | None,
+    languages: Sequence[str] | None,
+    seed: int,
+    rerank: int | None,
 ) -> str:
     words = ["tipr", "report", str(folder), "--split", split, "--weights", weights, "--seed", str(seed)]
     words += ["--data", str(root)] if root is not None else []
+    words += ["--rerank", str(rerank)] if rerank is not None else []
     for language in languages or ():
         words += ["--language", language]
     return shlex.join(words)
