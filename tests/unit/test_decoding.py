@@ -22,7 +22,7 @@ from colour_model import ColourModel, paint
 from PIL import Image
 
 from tipr.data import decoding
-from tipr.data.decoding import Decoder, Decoders
+from tipr.data.decoding import FILES, SPARE, Decoded, Decoder, Decoders
 from tipr.data.images import ImageProblem, Preprocessing, read_image, resize
 from tipr.gallery import Gallery
 
@@ -47,6 +47,57 @@ def test_pixels_are_those_of_reading_here(decoder: Decoder, tmp_path: Path) -> N
         assert decoded.pixels is not None
         np.testing.assert_array_equal(decoded.pixels, np.asarray(read_image(tmp_path / name)), err_msg=name)
         assert decoder.read(str(tmp_path / name), [decoded.sha256]).pixels is None
+
+
+def test_files_are_read_some_at_once(decoder: Decoder, tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{seed}.bmp") for seed in range(5)]
+    for seed, file in enumerate(files):
+        person(seed, (600, 1500)).save(file)  # 2.7 MB of pixels: one fills the spare room
+    small = [str(paint(tmp_path / f"small {seed}.png", seed=seed)) for seed in range(4)]
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    left = [*small, str(tmp_path / "bad.jpg"), *files, *small]
+    sizes, reasons = [], []
+    while left:
+        found = decoder.read_some([(file, ()) for file in left])
+        for file, each in zip(left, found, strict=False):
+            if isinstance(each, ImageProblem):
+                reasons.append((file, each.reason))
+            else:
+                np.testing.assert_array_equal(each.pixels, np.asarray(read_image(file)), err_msg=file)
+        sizes.append(len(found))
+        left = left[len(found) :]
+    assert sizes == [6, 1, 1, 1, 1, 4]
+    assert reasons == [(str(tmp_path / "bad.jpg"), "not an image")]
+    assert SPARE < 600 * 1500 * 3
+
+
+def test_a_file_that_stops_its_process_is_blamed_alone(tmp_path: Path) -> None:
+    large, good = str(tmp_path / "large.png"), [str(paint(tmp_path / f"{seed}.png", seed=seed)) for seed in range(4)]
+    Image.new("RGB", (4000, 4000), "red").save(large, compress_level=1)
+    pool = Decoders(1, seconds=0.05)
+    found = list(pool.read([(file, ()) for file in (*good[:3], large, good[3], large)]))
+    pool.close()
+    assert [getattr(each, "reason", None) for each in found] == [None, None, None, "too slow", None, "too slow"]
+    assert [each.path for each in found if isinstance(each, ImageProblem)] == [large, large]
+
+
+def test_a_file_that_is_waited_for_in_vain_is_blamed_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = """
+import json, mmap, sys, time
+room = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]))
+print('{"ready": true}', flush=True)
+for line in sys.stdin:
+    files = json.loads(line)["files"]
+    if len(files) > 2:
+        room[-8:] = (2).to_bytes(8, "little")
+        time.sleep(60)
+    print(json.dumps({"files": [{"sha256": "0" * 64}] * len(files)}), flush=True)
+"""
+    monkeypatch.setattr(decoding, "_START_CODE", code)
+    decoder = Decoder(patience=1)
+    found = decoder.read_some([(str(tmp_path / str(number)), ()) for number in range(FILES)])
+    decoder.close()
+    assert [getattr(each, "reason", None) for each in found] == [None, None, "too slow"]
 
 
 def test_a_person_is_decoded_and_shrunk_as_for_evaluation(decoder: Decoder, tmp_path: Path) -> None:
@@ -132,17 +183,26 @@ def test_time_memory_and_pixels_are_limited(tmp_path: Path) -> None:
     [
         "[]",
         "no json",
-        '{"reason": "nonsense"}',
+        "{}",
+        '{"files": []}',
+        '{"files": [7]}',
+        '{"files": [{"reason": "nonsense"}]}',
+        '{"files": [{"reason": "missing"}, {"reason": "missing"}]}',
         '{"sha256": "x"}',
-        '{"sha256": "' + "0" * 64 + '", "height": 99999999, "width": 99999999, "taken": null}',
-        '{"sha256": "' + "0" * 64 + '", "height": 0, "width": 4, "taken": null}',
-        '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "taken": "noon"}',
+        '{"sha256": "' + "0" * 64 + '", "height": 99999999, "width": 99999999, "start": 0, "taken": null}',
+        '{"sha256": "' + "0" * 64 + '", "height": 0, "width": 4, "start": 0, "taken": null}',
+        '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": -48, "taken": null}',
+        '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": 152097152, "taken": null}',
+        '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": 0, "taken": "noon"}',
     ],
 )
 def test_a_child_that_was_taken_over_is_not_believed(
     answer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    lines = f"import sys; print('{{\"ready\": true}}', flush=True); sys.stdin.readline(); print({answer!r}, flush=True)"
+    answered = answer if "sha256" not in answer else f'{{"files": [{answer}]}}'
+    lines = (
+        f"import sys; print('{{\"ready\": true}}', flush=True); sys.stdin.readline(); print({answered!r}, flush=True)"
+    )
     monkeypatch.setattr(decoding, "_START_CODE", lines + "; sys.stdin.readline()")
     decoder = Decoder(patience=30)
     assert refused(decoder, paint(tmp_path / "a.png")) == "breaks the decoder"
@@ -177,9 +237,10 @@ def test_a_pool_serves_more_threads_than_it_has_processes(tmp_path: Path) -> Non
 
     def read(place: int) -> None:
         for _ in range(5):
-            with pool.reading(files[place]) as decoded:
-                if not np.array_equal(decoded.pixels, expected[place]):
-                    wrong.append(place)
+            two = (place, (place + 1) % 8)
+            for each, decoded in zip(two, pool.read([(files[each], ()) for each in two]), strict=True):
+                if not isinstance(decoded, Decoded) or not np.array_equal(decoded.pixels, expected[each]):
+                    wrong.append(each)
 
     threads = [threading.Thread(target=read, args=(place,)) for place in range(8)]
     for thread in threads:

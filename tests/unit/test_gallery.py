@@ -338,8 +338,8 @@ from tipr.data.decoding import shared_decoders
 from tipr.errors import GalleryError
 from tipr.gallery import Gallery
 gallery = Gallery.open({str(tmp_path / "g")!r}, model=ColourModel())
-with shared_decoders().reading({str(tmp_path / "late.png")!r}):
-    pass  # starts the process that decodes: the limit below would refuse it its shared memory too
+list(shared_decoders().read([({str(tmp_path / "late.png")!r}, ())]))
+# which starts the process that decodes: the limit below would refuse it its shared memory too
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))  # writing more fails, as it does on a full disk
 try:

@@ -31,8 +31,8 @@ from tipr.data.images import (
     normalise,
     read_image,
     resize,
-    thumbnail,
 )
+from tipr.data.thumbnails import thumbnail
 from tipr.errors import ConfigError, DatasetError
 
 

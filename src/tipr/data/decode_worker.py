@@ -1,7 +1,8 @@
 """The child process that opens, hashes and decodes picture files; `tipr.data.decoding` holds the other end.
 
-It imports Pillow, simplejpeg and NumPy only. A request is one line of JSON on its standard input, an answer one line on
-its standard output; pixels go into memory that both sides share.
+It imports Pillow, simplejpeg and NumPy only. A request is one line of JSON on its standard input that names some files,
+an answer one line on its standard output; pixels go into memory that both sides share, one picture behind the other.
+The last bytes of that memory say which of the files is being looked at, should it be the last one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import sys
 from typing import Any, BinaryIO
 
 from tipr.confinement import Refused, confine, limit
-from tipr.data.images import HINTS, ImageProblem, capture_time, read_pixels
+from tipr.data.images import ImageProblem, capture_time, read_pixels
 
 LIFETIME = 30 * 24 * 3600
 """Seconds of processor time over all files; each file has a limit of its own."""
+AT_BYTES = 8
+"""At the end of the shared memory: the place of the file that is being looked at."""
 
 
 def main() -> None:
-    """Serve until the standard input ends; arguments: descriptor and size of the shared memory, bytes, seconds."""
+    """Serve until the standard input ends; arguments: descriptor, size, bytes, seconds, spare bytes."""
     descriptor, size, memory = map(int, sys.argv[1:4])
-    seconds = float(sys.argv[4])
+    seconds, spare = float(sys.argv[4]), int(sys.argv[5])
     room = memoryview(mmap.mmap(descriptor, size))
+    room, at = room[:-AT_BYTES], room[-AT_BYTES:]
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
@@ -35,15 +39,30 @@ def main() -> None:
     _say(answers, {"ready": True, "unconfined": why})
     for line in requests:
         request = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # a decoder that does not come back ends this process
-        try:
-            answer = _answer(request, room)
-        except ImageProblem as problem:
-            answer = {"reason": problem.reason, "detail": problem.detail[:500]}
-        except MemoryError:
-            answer = {"reason": "too large", "detail": "it needs more memory than decoding may take"}
+        done: list[dict[str, Any]] = []
+        start = 0
+        for place, (path, known) in enumerate(request["files"]):
+            if start > spare:  # the rest is asked again
+                break
+            at[:] = place.to_bytes(AT_BYTES, "little")
+            answer = _limited(seconds, path, known, request["max_bytes"], room[start : start + len(room) - spare])
+            if "height" in answer:
+                answer["start"] = start
+                start += 3 * answer["height"] * answer["width"]
+            done.append(answer)
+        _say(answers, {"files": done})
+
+
+def _limited(seconds: float, path: str, known: list[str], max_bytes: int, room: memoryview) -> dict[str, Any]:
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # a decoder that does not come back ends this process
+    try:
+        return _answer(path, known, max_bytes, room)
+    except ImageProblem as problem:
+        return {"reason": problem.reason, "detail": problem.detail[:500]}
+    except MemoryError:
+        return {"reason": "too large", "detail": "it needs more memory than decoding may take"}
+    finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _say(answers, answer)
 
 
 def _confine(memory: int) -> str | None:
@@ -57,11 +76,11 @@ def _confine(memory: int) -> str | None:
     return None
 
 
-def _answer(request: dict[str, Any], room: memoryview) -> dict[str, Any]:
-    path = request["path"].encode("latin-1")  # any bytes
-    data = _read(path, request["max_bytes"])
+def _answer(name: str, known: list[str], max_bytes: int, room: memoryview) -> dict[str, Any]:
+    path = name.encode("latin-1")  # any bytes
+    data = _read(path, max_bytes)
     digest = hashlib.sha256(data).hexdigest()
-    if digest in request["known"]:
+    if digest in known:
         return {"sha256": digest}
     height, width = read_pixels(data, "", room, max_pixels=len(room) // 3)
     taken = capture_time(data)
@@ -92,7 +111,6 @@ def _read(path: bytes, max_bytes: int) -> bytes:
 
 
 def _say(answers: BinaryIO, answer: dict[str, Any]) -> None:
-    assert answer.get("reason", "missing") in HINTS
     answers.write(json.dumps(answer).encode() + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Reading untrusted image files, resizing and normalising them, and making thumbnails.
+"""Reading untrusted image files, resizing and normalising them.
 
 The content of a file decides what it is, never its name. Five formats are decoded (JPEG, PNG, WebP, BMP, TIFF), each
 by its own decoder, so nothing else of the imaging library can be reached by a crafted file. The result is always RGB
@@ -64,6 +64,8 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
     (re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), BmpImagePlugin.BmpImageFile),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
 )
+_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xda-\xfe])(..)", re.DOTALL)
+"""Of a JPEG: its marker and its length."""
 _OTHER_IMAGES = re.compile(
     rb"GIF8|....ftyp(avif|avis|heic|heix|mif1|msf1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51|8BPS|\0\0\1\0|P[1-7]\s|DDS |qoif"
     rb"|\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg|%PDF|gimp xcf|\xff\x0a|\0\0\0\x0cJXL |#\?RADIANCE",
@@ -183,7 +185,7 @@ def capture_time(data: bytes) -> datetime | None:
         can be read: that says nothing about the picture.
     """
     decoder = next((decoder for pattern, decoder in _DECODERS if pattern.match(data)), None)
-    if decoder not in _EXIF or _EXIF[decoder] not in data:
+    if decoder not in _EXIF or _EXIF[decoder] not in _head(data):
         return None
     try:
         with _WARNINGS_LOCK, warnings.catch_warnings():
@@ -197,6 +199,16 @@ def capture_time(data: bytes) -> datetime | None:
         return taken.astimezone(UTC)
     except Exception:  # metadata of strangers may be broken in any way
         return None
+
+
+def _head(data: bytes) -> bytes:
+    """The segments of a JPEG before its picture data, where its metadata stand; the whole of another file."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and (segment := _SEGMENT.match(data, at)):
+        if segment[1] == b"\xda":  # start of scan
+            return data[:at]
+        at += 2 + int.from_bytes(segment[2], "big")
+    return data
 
 
 def _byte_limit(max_pixels: int) -> int:
@@ -239,7 +251,8 @@ def _read_plain_jpeg(
     name: str, data: bytes, max_pixels: int, room: memoryview | None = None
 ) -> NDArray[np.uint8] | None:
     """Colour or grey JPEG without orientation, through libjpeg-turbo directly: the same pixels in less time."""
-    if b"Exif\0" in data or b"ns.adobe.com/xap" in data:
+    head = _head(data)
+    if b"Exif\0" in head or b"ns.adobe.com/xap" in head:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -344,9 +357,10 @@ def resize(
         raise ValueError(f"image must be RGB (H, W, 3), not {pixels.shape}")
     if pixels.shape[:2] == tuple(size):
         return np.array(pixels)  # never the caller's own memory
-    planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    # a batch of one first: only so are the strides those of channels last, for which torch need not repack the pixels
+    planes = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     scaled = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=True, align_corners=False)
-    return np.stack(list(scaled[0].numpy()), axis=-1)  # a fifth of the time of a permuted copy
+    return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
 
 
 def normalise(pixels: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:
@@ -433,17 +447,3 @@ class Preprocessing:
         except (TypeError, ValueError):
             raise ConfigError("preprocessing: image_size needs 2 numbers, mean and std 3 each") from None
         return cls((int(height), int(width)), mean, std, tree.get("interpolation", "bilinear"))
-
-
-def thumbnail(image: Image.Image, *, height: int = 160, quality: int = 85) -> bytes:
-    """A small JPEG of an image, never enlarged and at most four times as wide as `height`.
-
-    Args:
-        image: any RGB image.
-        height: greatest height in pixels.
-        quality: JPEG quality, 1 to 95.
-    """
-    small = image.convert("RGB")
-    small.thumbnail((4 * height, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    packed: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(small), quality=quality, colorsubsampling="420")
-    return packed

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.data.decoding import Decoders, shared_decoders
-from tipr.data.images import ImageProblem, thumbnail
+from tipr.data.decoding import FILES, Asked, Decoded, Decoders, shared_decoders
+from tipr.data.images import ImageProblem
+from tipr.data.thumbnails import thumbnail
 from tipr.gallery.stores import Box, Row
 from tipr.gallery.tombstones import Buried
 
@@ -232,9 +233,9 @@ def prepare_all(
     waiting: deque[Future[list[Outcome]]] = deque()
     pool = ThreadPoolExecutor(decoders.processes, thread_name_prefix="decode")
     try:
-        for group in groups:
-            waiting.append(pool.submit(prepare, group, known, shrink, buried, decoders))
-            if len(waiting) >= WINDOW:
+        while some := list(islice(groups, FILES)):
+            waiting.append(pool.submit(prepare, some, known, shrink, buried, decoders))
+            if len(waiting) >= WINDOW // FILES:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -243,40 +244,65 @@ def prepare_all(
 
 
 def prepare(
-    entries: Sequence[Entry],
+    groups: Sequence[Sequence[Entry]],
     known: Known,
     shrink: Shrink,
     buried: Buried = nobody_buried,
     decoders: Decoders | None = None,
 ) -> list[Outcome]:
-    """One file and the pictures taken from it: one outcome for each entry; never raises for a bad file."""
-    name = entries[0].path
+    """Some files and the pictures taken from each: one outcome for each entry; never raises for a bad file."""
+    asked: list[Asked] = []
+    named: list[str | Skipped] = []
+    for entries in groups:
+        path = _resolved(entries[0].path)
+        named.append(path)
+        if isinstance(path, str):
+            versions = [known.get((path, entry.box), {}) for entry in entries]
+            asked.append((entries[0].path, {digest for digest in versions[0] if all(digest in it for it in versions)}))
+    files = (decoders or shared_decoders()).read(asked)
+    outcomes: list[Outcome] = []
+    for entries, path in zip(groups, named, strict=True):
+        if isinstance(path, Skipped):
+            outcomes.extend(path for _ in entries)
+        else:
+            versions = [known.get((path, entry.box), {}) for entry in entries]
+            pictures = zip(entries, versions, strict=True)
+            file = next(files)
+            outcomes.extend(_outcome(*picture, path, file, shrink=shrink, buried=buried) for picture in pictures)
+    return outcomes
+
+
+def _resolved(name: str) -> str | Skipped:
     try:
         path = os.path.realpath(name)
         path.encode("utf-8")
-        rows = [known.get((path, entry.box), {}) for entry in entries]
-        complete = {digest for digest in rows[0] if all(digest in versions for versions in rows)}
-        with (decoders or shared_decoders()).reading(name, complete) as file:
-            outcomes: list[Outcome] = []
-            for entry, versions in zip(entries, rows, strict=True):
-                stale = tuple(i for sha256, ids in versions.items() if sha256 != file.sha256 for i in ids)
-                if file.sha256 in versions:
-                    outcomes.append(Unchanged(stale))
-                elif buried(file.sha256, entry.box):
-                    outcomes.append(Refused(stale))
-                else:
-                    assert file.pixels is not None  # the digest is not in `complete`
-                    dated = replace(entry, time=entry.time or file.taken)
-                    outcomes.append(_picture(dated, file.pixels, shrink, path=path, sha256=file.sha256, stale=stale))
-            return outcomes
-    except ImageProblem as problem:
-        reason = f"{problem.reason} ({problem.detail})" if problem.detail else problem.reason
-        return [Skipped(name, reason, problem.hint, problem.reason) for _ in entries]
+        return path
     except UnicodeEncodeError:
-        reason, hint = "the name is not valid UTF-8", "rename the file or its folder"
-        return [Skipped(name, reason, hint, "name") for _ in entries]
+        return Skipped(name, "the name is not valid UTF-8", "rename the file or its folder", "name")
     except ValueError:  # a NUL byte in the path
-        return [Skipped(name, "missing", "check the path", "missing") for _ in entries]
+        return Skipped(name, "missing", "check the path", "missing")
+
+
+def _outcome(
+    entry: Entry,
+    versions: Mapping[str, Sequence[int]],
+    path: str,
+    file: Decoded | ImageProblem,
+    *,
+    shrink: Shrink,
+    buried: Buried,
+) -> Outcome:
+    if isinstance(file, ImageProblem):
+        reason = f"{file.reason} ({file.detail})" if file.detail else file.reason
+        return Skipped(entry.path, reason, file.hint, file.reason)
+    stale = tuple(i for sha256, ids in versions.items() if sha256 != file.sha256 for i in ids)
+    if file.sha256 in versions:
+        return Unchanged(stale)
+    if buried(file.sha256, entry.box):
+        return Refused(stale)
+    assert file.pixels is not None  # its digest was not asked for as known
+    dated = replace(entry, time=entry.time or file.taken)
+    return _picture(dated, file.pixels, shrink, path=path, sha256=file.sha256, stale=stale)
 
 
 def _picture(

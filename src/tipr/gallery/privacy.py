@@ -153,7 +153,7 @@ class Privacy:
             write_holds(self._path, without_hold(self.holds(), name, self._path))
 
     def _like(self, like: Path | str, at_least: float | None, top: int) -> Candidates:
-        (outcome,) = prepare([Entry(str(like))], {}, self._model.shrink)
+        (outcome,) = prepare([[Entry(str(like))]], {}, self._model.shrink)
         if not isinstance(outcome, Prepared):
             told = f"{outcome.reason}; {outcome.hint}" if isinstance(outcome, Skipped) else "cannot be read"
             raise GalleryError(f"{like}: {told}")

@@ -144,7 +144,7 @@ def picture_vector(path: Path, retriever: Any, shrink: Callable[[Any], Any]) -> 
     """
     from tipr.gallery.ingest import Entry, Prepared, Skipped, prepare
 
-    (outcome,) = prepare([Entry(str(path))], {}, shrink)
+    (outcome,) = prepare([[Entry(str(path))]], {}, shrink)
     if not isinstance(outcome, Prepared):
         told = f"{outcome.reason}; {outcome.hint}" if isinstance(outcome, Skipped) else "cannot be read"
         raise GalleryError(f"{path}: {told}")
