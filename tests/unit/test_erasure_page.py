@@ -20,7 +20,7 @@ def _jpeg(colour: str) -> bytes:
 def test_the_page_separates_what_a_hold_keeps(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>\u202e"
     pictures = [
-        Reviewed(7, _jpeg("red"), "p/a.png", similarity=0.98765),
+        Reviewed(7, _jpeg("red"), "p/a.png", similarity=0.98765, band="stands out"),
         Reviewed(8, _jpeg("blue"), hostile, camera=hostile, time="2026-03-01 08:00", identity=hostile, hold=hostile),
     ]
     path = write_erasure_page(
@@ -30,7 +30,7 @@ def test_the_page_separates_what_a_hold_keeps(tmp_path: Path) -> None:
     assert "<script" not in text
     assert "\u202e" not in text
     assert text.count("data:image/jpeg;base64,") == 2
-    assert text.index("To be erased") < text.index("<b>7</b>0.988") < text.index("Kept by a legal hold")
+    assert text.index("To be erased") < text.index("<b>7</b>0.988<br>stands out") < text.index("Kept by a legal hold")
     assert text.index("Kept by a legal hold") < text.index("<b>8</b>")
     assert "Only the first 2 of 5,000 are shown" in text
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_model import ColourModel, paint
+from PIL import Image
 
+from tipr.cli import main
+from tipr.data.images import resize
 from tipr.data.manifest import Record, write_manifest
 from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
 from tipr.gallery import Gallery
+from tipr.gallery.calibration import LIMITS
+from tipr.gallery.durable import write_json
 from tipr.gallery.erase import read_certificates, remove_derived
 from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold, held, read_holds
+from tipr.gallery.query import Query
 from tipr.gallery.retention import duration
 from tipr.gallery.stores import STORES, Row
 
@@ -199,6 +206,45 @@ def test_choosing_needs_exactly_one_way(gallery: Gallery) -> None:
         gallery.privacy.find(identity="1").ids.tolist() == gallery.privacy.find(identity=1).ids.tolist() == [1, 3, 5, 7]
     )
     assert gallery.privacy.find(identity=1).without([3, 99]).free == [1, 5, 7]
+
+
+def test_look_alikes_are_those_that_stand_out_in_this_gallery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = ColourModel()
+    picture = paint(tmp_path / "person.png")
+    noise = np.random.default_rng(1).normal(size=(60, 8))
+    (like,) = model.encode_images([resize(np.asarray(Image.open(picture)), (12, 6))])
+    noise -= 0.7 * np.outer(noise @ like, like)  # nobody looks much like the picture
+    noise[:2] = 9 * like + 0.1 * noise[:2]
+    units = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float16)
+    gallery = Gallery.create(tmp_path / "g", model)
+    rows = [replace(row(number, NOW, NOW), vector=unit) for number, unit in enumerate(units)]
+    STORES["lance"]().open(tmp_path / "g", 8).append(rows, 0)
+    units_of = {"similar": {"en long": 0.5}, "stands_out": {"en long": 0.9}}  # of words, below what pictures need
+    write_json(gallery.path / LIMITS, {"rows": 60, "queries": 1600, **units_of})
+
+    def proposed(at_least: float | None = None) -> list[tuple[int, str | None]]:
+        return [(each.id, each.band) for each in gallery.privacy.find(like=picture, at_least=at_least)]
+
+    assert sorted(proposed()) == [(0, "stands_out"), (1, "stands_out")]
+    hits = gallery.search(Query(image=picture), k=60)
+    assert proposed(-1) == [(hit.id, hit.metadata["band"]) for hit in hits], "as a search has them"
+    assert {band for _, band in proposed(-1)} == {"stands_out", "similar", "weak"}
+    units_of["stands_out"]["en long"] = 99.0  # what else this gallery has stands out as far
+    write_json(gallery.path / LIMITS, {"rows": 60, "queries": 1600, **units_of})
+    assert proposed() == []
+    assert {band for _, band in proposed(-1)} == {"similar", "weak"}
+    assert len(proposed(-1)) == 60
+
+    monkeypatch.setattr("tipr.gallery.gallery._load", lambda *_: model)
+    command = ["erase", str(gallery.path), "--like", str(picture), "--at-least", "0.9", "--dry-run", "--json"]
+    with pytest.raises(SystemExit):
+        main([*command, "--review", str(tmp_path / "review.html")])
+    told = capsys.readouterr()
+    assert json.loads(told.out)["bands"] == {"0": "similar", "1": "similar"}
+    assert told.err.count("similar") == 2
+    assert (tmp_path / "review.html").read_text(encoding="utf-8").count("<br>similar") == 2
 
 
 def test_what_was_erased_later_leaves_a_restored_backup_too(tmp_path: Path) -> None:

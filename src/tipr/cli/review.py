@@ -105,6 +105,7 @@ def conclude(
             "dry_run": dry_run,
             "pictures": len(chosen.free),
             "ids": chosen.free,
+            "bands": None if chosen.bands is None else dict(zip(map(str, chosen.ids), chosen.bands, strict=True)),
             "on_hold": {str(row): hold for row, hold in chosen.held.items()},
             "counted_from_indexing": chosen.from_indexing,
             "certificates": [asdict(certificate) for certificate in certificates],
@@ -145,6 +146,8 @@ def pictures(count: int) -> str:
 
 
 def _lines(chosen: Candidates) -> list[str]:
+    from tipr.gallery.bands import BAND_NAMES
+
     rows = []
     for place, row in enumerate(chosen):
         if place == LINES:
@@ -153,6 +156,7 @@ def _lines(chosen: Candidates) -> list[str]:
             [
                 str(row.id),
                 "" if row.similarity is None else f"{row.similarity:.3f}",
+                "" if row.band is None else BAND_NAMES[row.band],
                 output.safe(row.camera or ""),
                 f"{row.time:%Y-%m-%d %H:%M}" if row.time else "",
                 "" if row.identity is None else output.safe(row.identity),
@@ -167,6 +171,7 @@ def _lines(chosen: Candidates) -> list[str]:
 def _write_review(gallery: Gallery, chosen: Candidates, question: str, path: Path) -> None:
     from itertools import islice
 
+    from tipr.gallery.bands import BAND_NAMES
     from tipr.report.erasure_page import Reviewed, write_erasure_page, write_erasure_sheet
 
     rows = list(islice(chosen, SHOWN))
@@ -181,6 +186,7 @@ def _write_review(gallery: Gallery, chosen: Candidates, question: str, path: Pat
             time=f"{row.time:%Y-%m-%d %H:%M}" if row.time else None,
             identity=None if row.identity is None else str(row.identity),
             similarity=row.similarity,
+            band=None if row.band is None else BAND_NAMES[row.band],
             hold=row.hold,
         )
         for row, jpeg in zip(rows, gallery.thumbnails([row.id for row in rows]), strict=True)

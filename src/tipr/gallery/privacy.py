@@ -9,17 +9,18 @@ import numpy as np
 
 from tipr.errors import ConfigError, GalleryError
 from tipr.gallery import selection
+from tipr.gallery.calibration import limits_of, read_calibration
 from tipr.gallery.erase import Certificate, read_certificates
 from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold, read_holds, with_hold, without_hold, write_holds
 from tipr.gallery.ingest import Entry, Prepared, Skipped, prepare
 from tipr.gallery.model import GalleryModel
 from tipr.gallery.reader import Reader
-from tipr.gallery.search import scores
 from tipr.gallery.selection import Candidates
 from tipr.gallery.settings import read_settings
 from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.writer import Writer
+from tipr.metrics.ranking import stable_similarity
 
 TOP = 100
 """Pictures that one erasure by likeness takes at most, besides exact copies."""
@@ -157,13 +158,16 @@ class Privacy:
         if not isinstance(outcome, Prepared):
             told = f"{outcome.reason}; {outcome.hint}" if isinstance(outcome, Skipped) else "cannot be read"
             raise GalleryError(f"{like}: {told}")
-        vector = self._model.retriever.encode_images([outcome.picture])[0]
-        holds = self.holds()
+        vector = np.asarray(self._model.retriever.encode_images([outcome.picture])[0], dtype=np.float32)
+        holds, measured = self.holds(), read_calibration(self._path)
 
         def find() -> Candidates:
-            found = scores(self._reader.vectors(), np.asarray(vector, dtype=np.float32))
-            if not len(found):
+            if not len(self._reader.ids()):
                 raise GalleryError(f"gallery {self._path} is empty: there is nothing to compare with")
-            return selection.by_picture(self._reader, holds, found, outcome.sha256, at_least=at_least, top=top)
+            background = stable_similarity(vector, self._reader.scan().sample)
+            limits = limits_of(background, measured, language=None, words=None)  # as `tipr search --image` has them
+            return selection.by_picture(
+                self._reader, holds, vector, outcome.sha256, limits=limits, at_least=at_least, top=top
+            )
 
         return self._reader.consistently(find)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.gallery.bands import band_limits
+from tipr.gallery.bands import BandLimits, band
 from tipr.gallery.conditions import matching
 from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold
 from tipr.gallery.info import utc
 from tipr.gallery.reader import Reader
 from tipr.gallery.tombstones import Buried
-from tipr.metrics.ranking import top_k
+from tipr.metrics.ranking import stable_similarity, top_k
 
 SHOWN = ("path", "camera", "time", "identity", "tags")
 
@@ -31,6 +31,7 @@ class Candidate:
 
     Attributes:
         similarity: cosine with the picture it was chosen by, if it was chosen by one.
+        band: a key of `tipr.gallery.bands.BAND_NAMES`, with the similarity.
         hold: name of the legal hold that keeps it.
     """
 
@@ -41,6 +42,7 @@ class Candidate:
     identity: int | str | None
     tags: tuple[str, ...]
     similarity: float | None = None
+    band: str | None = None
     hold: str | None = None
 
 
@@ -54,6 +56,7 @@ class Candidates:
         columns: `SHOWN`, each (n,).
         held: row -> name of the hold that keeps it; these are left.
         similarity: (n,) float32, where they were chosen by a picture.
+        bands: n keys of `tipr.gallery.bands.BAND_NAMES`, where they were chosen by a picture.
         from_indexing: how many have no time, or one after their indexing, so that their age counts from indexing.
     """
 
@@ -62,6 +65,7 @@ class Candidates:
     columns: Mapping[str, NDArray[Any]]
     held: Mapping[int, str]
     similarity: NDArray[np.float32] | None = None
+    bands: tuple[str, ...] | None = None
     from_indexing: int = 0
 
     def __len__(self) -> int:
@@ -80,6 +84,7 @@ class Candidates:
             ids=self.ids[keep],
             columns={name: column[keep] for name, column in self.columns.items()},
             similarity=None if self.similarity is None else self.similarity[keep],
+            bands=None if self.bands is None else tuple(np.array(self.bands)[keep].tolist()),
         )
 
     def __iter__(self) -> Iterator[Candidate]:
@@ -88,7 +93,8 @@ class Candidates:
             taken = values["time"]
             values["time"] = None if np.isnat(taken) else utc(taken)
             similarity = None if self.similarity is None else float(self.similarity[place])
-            yield Candidate(row, **values, similarity=similarity, hold=self.held.get(row))
+            found = None if self.bands is None else self.bands[place]
+            yield Candidate(row, **values, similarity=similarity, band=found, hold=self.held.get(row))
 
 
 def by_identity(reader: Reader, holds: Sequence[Hold], identity: int | str) -> Candidates:
@@ -113,9 +119,10 @@ def by_tombstones(reader: Reader, holds: Sequence[Hold], buried: Buried) -> Cand
 def by_picture(
     reader: Reader,
     holds: Sequence[Hold],
-    found: NDArray[np.float32],
+    vector: NDArray[np.float32],
     sha256: str,
     *,
+    limits: BandLimits,
     at_least: float | None,
     top: int,
 ) -> Candidates:
@@ -124,19 +131,28 @@ def by_picture(
     Args:
         reader: of the gallery.
         holds: of the gallery.
-        found: (N,) float32 similarity of every row with the picture.
+        vector: (D,) of the picture.
         sha256: of the picture's file.
-        at_least: least similarity; by default the one from which a row stands out in this gallery.
+        limits: the bands of the picture in this gallery.
+        at_least: least similarity; by default the one from which a row stands out.
         top: how many rows at most, besides those of the same file.
     """
-    same = matching(reader.columns(("sha256",))["sha256"], lambda digest: digest == sha256)
+    same = np.flatnonzero(matching(reader.columns(("sha256",))["sha256"], lambda digest: digest == sha256))
     if at_least is None:
-        limits = band_limits(found)
         at_least = limits.stands_out if limits.stands_out > limits.similar else np.inf
-    order = top_k(found, len(found))
-    chosen = order[same[order] | ((found[order] >= at_least) & (np.cumsum(~same[order]) <= top))]
+    (best,) = reader.scan().best(vector[None], top + len(same))
+    alike = best.positions[(best.scores >= at_least) & ~np.isin(best.positions, same)][:top]
+    chosen = np.sort(np.concatenate([same, alike]))
+    chosen = chosen[top_k(_similarity(reader, chosen, vector), len(chosen))]
     chosen = _with_copies(reader, chosen)
-    return replace(_candidates("like", reader, holds, chosen), similarity=found[chosen])
+    similarity = _similarity(reader, chosen, vector)
+    bands = tuple(band(score, limits) for score in similarity.tolist())
+    return replace(_candidates("like", reader, holds, chosen), similarity=similarity, bands=bands)
+
+
+def _similarity(reader: Reader, places: NDArray[np.int64], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows = reader.rows(reader.ids()[places], ("vector",))["vector"] if len(places) else np.empty((0, len(vector)))
+    return stable_similarity(vector, rows)
 
 
 def by_age(

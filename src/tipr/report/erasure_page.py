@@ -16,7 +16,7 @@ SHEET_COLUMNS = 10
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """One picture of the review, as it is to be shown: `hold` names the legal hold that keeps it."""
+    """One picture of the review, as it is to be shown: `band` in words, `hold` names the legal hold that keeps it."""
 
     id: int
     jpeg: bytes
@@ -25,6 +25,7 @@ class Reviewed:
     time: str | None = None
     identity: str | None = None
     similarity: float | None = None
+    band: str | None = None
     hold: str | None = None
 
 
@@ -69,7 +70,7 @@ def write_erasure_sheet(pictures: Sequence[Reviewed], path: Path, *, question: s
     Raises:
         ValueError: there is no picture.
     """
-    labels = [f"{picture.id}{'  on hold' if picture.hold else ''}" for picture in pictures]
+    labels = [f"{picture.id}  {'on hold' if picture.hold else picture.band or ''}".rstrip() for picture in pictures]
     rows = []
     for start in range(0, len(pictures), SHEET_COLUMNS):
         part = slice(start, start + SHEET_COLUMNS)
