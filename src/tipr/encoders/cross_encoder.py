@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 HIDDEN = -1e4
 """Added to the attention scores of what must not be seen; after the softmax nothing of it is left."""
+INITIAL_STD, BERT_WIDTH = 0.02, 768
+"""Spread of BERT's first weights at its width. Narrower layers need larger ones for the other modality to be heard beside
+the residual connection."""
 
 
 class FusionEncoder(nn.Module):
@@ -59,7 +62,7 @@ class FusionEncoder(nn.Module):
             layer.attention.self.is_causal = False  # type: ignore[union-attr] # decoder or not, every token sees all
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=config.initializer_range)
+                nn.init.normal_(module.weight, std=INITIAL_STD * (BERT_WIDTH / width) ** 0.5)
                 nn.init.zeros_(module.bias)
 
     def forward(self, query: Tensor, query_mask: Tensor | None, keys: Tensor, key_mask: Tensor | None) -> Tensor:
