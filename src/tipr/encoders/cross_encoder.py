@@ -10,8 +10,8 @@ from torch import Tensor, nn
 HIDDEN = -1e4
 """Added to the attention scores of what must not be seen; after the softmax nothing of it is left."""
 INITIAL_STD, BERT_WIDTH = 0.02, 768
-"""Spread of BERT's first weights at its width. Narrower layers need larger ones for the other modality to be heard beside
-the residual connection."""
+"""Spread of BERT's first weights at its width. Narrower layers need larger ones for the other modality to be heard
+beside the residual connection."""
 
 
 class FusionEncoder(nn.Module):
