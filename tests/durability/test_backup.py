@@ -16,6 +16,8 @@ from damages import damage, make
 from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
 from tipr.gallery import Gallery, backup
 from tipr.gallery.backup import back_up, restore
+from tipr.gallery.settings import write_settings
+from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.verify import verify
 
 
@@ -25,7 +27,9 @@ def test_a_restored_gallery_is_the_one_that_was_backed_up(tmp_path: Path) -> Non
     done = back_up(tmp_path / "g", tmp_path / "b", progress=lambda *counts: seen.append(counts))
     assert done.pictures == len(state)
     assert seen[-1][0] == seen[-1][1]
-    restore(tmp_path / "b", tmp_path / "again")
+    restored = restore(tmp_path / "b", tmp_path / "again")
+    assert restored.copied == done
+    assert (restored.erased_in, restored.erased, restored.on_hold) == ((tmp_path / "g").resolve(), 0, 0)
     opened = workload.Opened.at(tmp_path / "again")
     assert opened.paths() == workload.Opened.at(tmp_path / "g").paths()
     for name in ("gallery.json", "erased.json", "certificates.jsonl"):
@@ -70,7 +74,7 @@ def test_a_backup_under_load_holds_one_moment(tmp_path: Path) -> None:
     made = sorted(tmp_path.glob("b*"))
     assert len(made) == 6
     for one in made:
-        restore(one, tmp_path / f"from-{one.name}")
+        restore(one, tmp_path / f"from-{one.name}", as_it_was=True)
         held = workload.Opened.at(tmp_path / f"from-{one.name}")
         assert frozenset(held.paths()) in moments
         with held.writer.locked():  # an erasure that was under way is finished
@@ -94,6 +98,68 @@ def test_an_erasure_that_comes_between_starts_the_backup_again(tmp_path: Path, m
     assert len(drafts) == 2
     assert done.pictures == len(state)
     restore(tmp_path / "b", tmp_path / "again")
+
+
+def erase(folder: Path, *paths: str) -> None:
+    """As a person is erased: with marks."""
+    workload.Step("erase", old=paths).run(workload.Opened.at(folder))
+
+
+def anywhere(folder: Path, mark: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and mark.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("erased_before", [True, False])
+def test_who_was_erased_since_does_not_come_back(tmp_path: Path, erased_before: bool) -> None:
+    folder, again = tmp_path / "g", tmp_path / "again"
+    workload.create(folder)
+    workload.Step("add", new=tuple(f"/p{i}/1.jpg" for i in range(6))).run(workload.Opened.at(folder))
+    if erased_before:
+        erase(folder, "/p5/1.jpg")
+    back_up(folder, tmp_path / "b")
+    workload.Step("add", new=("/late/1.jpg",)).run(workload.Opened.at(folder))
+    erase(folder, "/p1/1.jpg", "/p2/1.jpg", "/late/1.jpg")
+    assert anywhere(tmp_path / "b", "/p1/1.jpg")
+
+    restored = restore(tmp_path / "b", again)
+    assert (restored.erased_in, restored.erased) == (folder.resolve(), 2)
+    left = {"/p0/1.jpg", "/p3/1.jpg", "/p4/1.jpg", *(() if erased_before else ["/p5/1.jpg"])}
+    assert workload.Opened.at(again).paths().keys() == left
+    assert not anywhere(again, "/p1/1.jpg")
+    buried = Tombstones.read(again).buried
+    assert buried(workload.row("/late/1.jpg").sha256, None), "nor does who came and went after the backup"
+    assert buried(workload.row("/p1/1.jpg").sha256, None)
+    assert (Gallery.open(again).privacy.certificates()[-1].chosen_by, verify(again).damages) == ("erased_in", ())
+
+    back_up(folder, tmp_path / "b2")
+    folder.rename(tmp_path / "elsewhere")
+    assert restore(tmp_path / "b", tmp_path / "all").erased_in is None  # nobody to ask: the command says so
+    assert len(workload.Opened.at(tmp_path / "all").paths()) == len(left) + 2
+    for number, other in enumerate((tmp_path / "elsewhere", tmp_path / "b2")):
+        assert restore(tmp_path / "b", tmp_path / f"again{number}", erased_in=other).erased == 2
+        assert workload.Opened.at(tmp_path / f"again{number}").paths().keys() == left
+    privacy = Gallery.open(tmp_path / "all").privacy
+    privacy.erase(privacy.find(erased_in=tmp_path / "elsewhere"))
+    assert Tombstones.read(tmp_path / "all").buried(workload.row("/late/1.jpg").sha256, None)
+
+
+def test_marks_that_cannot_be_read_stop_a_restore(tmp_path: Path) -> None:
+    make(tmp_path / "g")
+    back_up(tmp_path / "g", tmp_path / "b")
+    (tmp_path / "g" / "erased.json").write_text("{}")
+    with pytest.raises(GalleryError, match="erased since the backup could come back; name a sound copy"):
+        restore(tmp_path / "b", tmp_path / "again")
+    with pytest.raises(GalleryError, match="is not a gallery"):
+        restore(tmp_path / "b", tmp_path / "again", erased_in=tmp_path)
+    assert not (tmp_path / "again").exists()
+    assert not list(tmp_path.glob(".*draft"))
+    assert restore(tmp_path / "b", tmp_path / "again", as_it_was=True).copied.pictures == 57
+    make(tmp_path / "other")  # another gallery at the old place has nothing to say
+    (tmp_path / "g").rename(tmp_path / "damaged")
+    (tmp_path / "other").rename(tmp_path / "g")
+    settings = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    write_settings(tmp_path / "g", {**settings, "created": "2026-02-02T00:00:00+00:00"})
+    assert restore(tmp_path / "b", tmp_path / "again2").erased_in is None
 
 
 def test_a_torn_backup_is_refused_and_the_target_untouched(tmp_path: Path) -> None:

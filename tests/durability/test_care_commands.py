@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from damages import damage, make
 
 from tipr.cli import main
+from tipr.gallery import Gallery
 
 
 def run(*arguments: object) -> int:
@@ -47,6 +49,35 @@ def test_a_gallery_is_looked_after(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "wrote 57 pictures" in capsys.readouterr().out
     assert run("export", tmp_path / "again", tmp_path / "m.xls") == 2
     capsys.readouterr()
+
+
+def test_a_restore_says_who_was_erased_since(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery, state = tmp_path / "g", sorted(make(tmp_path / "g"))
+    privacy = Gallery.open(gallery).privacy
+    privacy.hold(
+        "case 7", privacy.find(where=f"path = {state[0]}"), reason="court", until=datetime(2199, 1, 1, tzinfo=UTC)
+    )
+    assert run("backup", gallery, tmp_path / "b", "-q") == 0
+    privacy.release("case 7")
+    privacy.erase(privacy.find(where=f"path in ({', '.join(state[:3])})"))
+    capsys.readouterr()
+    assert run("restore", tmp_path / "b", tmp_path / "again") == 3
+    said = capsys.readouterr().err
+    assert "and left out: 2 pictures" in said
+    assert "but kept by a legal hold of the backup: 1 pictures" in said
+    assert run("restore", tmp_path / "b", tmp_path / "all", "--as-it-was", "-q", "--json") == 0
+    told = capsys.readouterr()
+    assert (json.loads(told.out)["erased_in"], told.err) == (None, "")
+    gallery.rename(tmp_path / "moved")
+    assert run("restore", tmp_path / "b", tmp_path / "alone", "-q") == 0
+    loud = capsys.readouterr().err
+    assert loud.startswith("warning: whoever was erased after 20")
+    assert f"tipr erase {tmp_path / 'alone'} --erased-in THAT_GALLERY" in loud
+    assert loud.count("\n") == 1
+    assert run("restore", tmp_path / "b", tmp_path / "third", "--erased-in", tmp_path / "moved", "-q", "--json") == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["erased"], told["on_hold"], told["pictures"]) == (2, 1, 57)
+    assert run("restore", tmp_path / "b", tmp_path / "x", "--as-it-was", "--erased-in", tmp_path / "moved") == 2
 
 
 def test_an_older_gallery_is_upgraded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

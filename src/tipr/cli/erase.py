@@ -64,6 +64,8 @@ def command(
     chosen = chosen.without(others)
     ways = (("identity", identity), ("like", like), ("erased in", erased_in))
     question = where or next(f"{way} {value}" for way, value in ways if value is not None)
+    if not len(chosen) and erased_in is not None and not dry_run:
+        opened.privacy.erase(chosen)  # the marks of the other gallery are kept for files that are not here
     if not len(chosen) and finished is None:
         raise click.ClickException(f"{question}: no picture of gallery {gallery}; nothing was erased")
     certificates = [] if finished is None else [finished]

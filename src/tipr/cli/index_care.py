@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from tipr.cli import DAMAGED, DONE, options
+from tipr.cli import DAMAGED, DONE, SKIPPED, options
 
 folder = click.argument("gallery", type=click.Path(path_type=Path))
 
@@ -73,16 +74,41 @@ def backup(gallery: Path, target: Path, *, quiet: bool, as_json: bool) -> int:
 @click.command()
 @click.argument("source", metavar="BACKUP", type=click.Path(path_type=Path))
 @folder
+@click.option(
+    "--erased-in", type=click.Path(path_type=Path), metavar="OTHER", help="Leave out who was erased from this gallery."
+)
+@click.option("--as-it-was", is_flag=True, help="Bring back also those who were erased since.")
 @options.quiet
 @options.json
-def restore(source: Path, gallery: Path, *, quiet: bool, as_json: bool) -> int:
-    """Make GALLERY, a new folder, of BACKUP; a torn or damaged backup is refused."""
+def restore(source: Path, gallery: Path, *, erased_in: Path | None, as_it_was: bool, quiet: bool, as_json: bool) -> int:
+    """Make GALLERY, a new folder, of BACKUP; a torn or damaged backup is refused.
+
+    Who was erased since the backup is left out, as the gallery says that it was made of; when that lies elsewhere now,
+    name it, or a later backup of it, with --erased-in. Pictures that a legal hold keeps are left, and the exit code is
+    3.
+    """
+    from tipr.cli import output
     from tipr.cli.progress import progress
     from tipr.gallery.backup import restore as put_back
 
+    if erased_in is not None and as_it_was:
+        raise click.UsageError("name only one of --erased-in and --as-it-was")
     with progress("copying", quiet=quiet) as report:
-        done = put_back(source, gallery, progress=report)
-    return _told(as_json, "restored", str(gallery), asdict(done))
+        done = put_back(source, gallery, erased_in=erased_in, as_it_was=as_it_was, progress=report)
+    facts = {"made": done.made, "erased_in": done.erased_in, "erased": done.erased, "on_hold": done.on_hold}
+    _told(as_json, "restored", str(gallery), asdict(done.copied), facts)
+    if done.erased_in is not None:
+        since = f"erased since the backup, as {output.safe(done.erased_in)} says"
+        output.note(f"{since}, and left out: {done.erased:,} pictures", quiet=quiet)
+        if done.on_hold:
+            output.note(f"{since}, but kept by a legal hold of the backup: {done.on_hold:,} pictures", quiet=quiet)
+    elif not as_it_was:
+        click.echo(
+            f"warning: whoever was erased after {done.made} is in {output.safe(gallery)} again, since the gallery that "
+            f"this backup was made of is not at its place: tipr erase {output.safe(gallery)} --erased-in THAT_GALLERY",
+            err=True,
+        )
+    return SKIPPED if done.on_hold else DONE
 
 
 @click.command()
@@ -122,11 +148,11 @@ def upgrade(gallery: Path, *, quiet: bool, as_json: bool) -> int:
     return DONE
 
 
-def _told(as_json: bool, what: str, where: str, done: dict[str, int]) -> int:
+def _told(as_json: bool, what: str, where: str, done: dict[str, int], facts: Mapping[str, object] | None = None) -> int:
     from tipr.cli import output
 
     if as_json:
-        output.show(output.json_text({"folder": where, **done}))
+        output.show(output.json_text({"folder": where, **done, **(facts or {})}))
     else:
         output.show(
             f"{what} {done['pictures']:,} pictures at {output.safe(where)}: {done['files']:,} files, "

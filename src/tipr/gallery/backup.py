@@ -2,7 +2,8 @@
 
 The table of a gallery never changes a file, so a backup is the files of one version; should an erasure take that
 version away meanwhile, the copy starts again, so that no backup holds a person whose erasure was done before it ended.
-BACKUP/backup.json, written last, lists every file with its digest.
+BACKUP/backup.json, written last, lists every file with its digest, and says where the gallery lies. Who was erased from
+there since is erased from what is restored before it takes its name (`tipr.gallery.since_backup`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tipr.errors import GalleryCorrupt, GalleryError
-from tipr.gallery import digests, durable, settings
+from tipr.gallery import digests, durable, settings, since_backup
 from tipr.gallery.info import PENDING
 from tipr.gallery.lock import exclusive
 from tipr.gallery.verify import store_of
@@ -87,17 +88,47 @@ def back_up(folder: Path | str, target: Path | str, *, progress: Progress | None
     raise GalleryError(f"gallery {folder} keeps changing: try the backup again later")
 
 
-def restore(backup: Path | str, folder: Path | str, *, progress: Progress | None = None) -> Copied:
-    """Make a gallery of a backup.
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was restored.
+
+    Attributes:
+        copied: from the backup.
+        made: when the backup was made, RFC 3339.
+        erased_in: the gallery whose marks say who was erased since; None when there was none to ask: whoever was
+            erased since is back.
+        erased: pictures that were erased again.
+        on_hold: pictures that were erased since and stay, because of a legal hold that the backup holds.
+    """
+
+    copied: Copied
+    made: str
+    erased_in: Path | None = None
+    erased: int = 0
+    on_hold: int = 0
+
+
+def restore(
+    backup: Path | str,
+    folder: Path | str,
+    *,
+    erased_in: Path | str | None = None,
+    as_it_was: bool = False,
+    progress: Progress | None = None,
+) -> Restored:
+    """Make a gallery of a backup, without those who were erased since.
 
     Args:
         backup: what `back_up` made.
         folder: of the new gallery; it does not exist yet, or is empty.
+        erased_in: the gallery that the backup was made of, or a later backup of it, whose marks say who was erased; by
+            default the gallery at its old place, if it is there.
+        as_it_was: ask nobody: whoever was erased since is back.
         progress: called with (bytes copied, bytes to copy).
 
     Raises:
-        GalleryError: there is no backup, it is torn, damaged or of a newer version of tipr, or `folder` is in use;
-            `folder` is as it was.
+        GalleryError: there is no backup, it is torn, damaged or of a newer version of tipr, `folder` is in use, or the
+            marks of `erased_in` cannot be read; `folder` is as it was.
     """
     backup, folder = Path(backup), Path(folder)
     tree = _read_list(backup)
@@ -114,10 +145,16 @@ def restore(backup: Path | str, folder: Path | str, *, progress: Progress | None
             ),
         )
         ledger = {name: digest for name, digest in known.items() if name != digests.NAME}
-        next_id = settings.read_settings(draft)["next_id"]
-        digests.note(draft, ledger, next_id=next_id)
+        own = settings.read_settings(draft)
+        digests.note(draft, ledger, next_id=own["next_id"])
+        asked = Path(erased_in) if erased_in is not None else since_backup.origin(own, tree.get("gallery"))
+        again = None if as_it_was or asked is None else since_backup.erase_again(draft, store_of(draft), asked)
         _sync_tree(draft)
-    return Copied(len(known), size, tree["pictures"], tree["version"])
+    copied = Copied(len(known), size, tree["pictures"], tree["version"])
+    if again is None:
+        return Restored(copied, tree["made"])
+    erased = 0 if again.certificate is None else again.certificate.pictures
+    return Restored(copied, tree["made"], asked, erased, again.on_hold)
 
 
 class _Draft:
@@ -161,6 +198,7 @@ def _fill(draft: Path, folder: Path, progress: Progress | None) -> Copied:
         "format": FORMAT,
         "gallery_format": settings.FORMAT,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "gallery": str(folder.resolve()),
         "pictures": copied.pictures,
         "version": copied.version,
         "files": known,

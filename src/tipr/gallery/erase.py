@@ -44,7 +44,7 @@ class Certificate:
         pictures: rows erased, with vector, thumbnail, metadata and image tokens.
         files: different file contents among them.
         on_hold: rows that were chosen and left, because of a legal hold.
-        tombstones: marks added.
+        tombstones: marks that keep the files away.
         derived_files: files of `DERIVED` folders removed.
         left: rows that the gallery still holds.
         version_before, version: of the table; no other version of it is left.
@@ -101,7 +101,7 @@ class Erasure:
         marks: frozenset[str] = frozenset()
         if chosen_by not in ("remove", "replaced"):
             tombstones = tombstones.keep()  # the secret, before anything depends on it
-            marks = tombstones.of(going, (sha256 for row, sha256, _ in rows if row not in chosen)) - tombstones.marks
+            marks = tombstones.of(going, (sha256 for row, sha256, _ in rows if row not in chosen))
         erasure = cls(
             ids=tuple(sorted(chosen)),
             marks=tuple(sorted(marks)),

@@ -17,7 +17,7 @@ from tipr.gallery.ingest import Entry, Prepared, Skipped, prepare
 from tipr.gallery.model import GalleryModel
 from tipr.gallery.reader import Reader
 from tipr.gallery.selection import Candidates
-from tipr.gallery.settings import read_settings
+from tipr.gallery.since_backup import marks_of
 from tipr.gallery.tombstones import Tombstones
 from tipr.gallery.writer import Writer
 from tipr.metrics.ranking import stable_similarity
@@ -75,9 +75,8 @@ class Privacy:
             filters = Filters.of(where=where) if isinstance(where, str) else where
             return self._reader.consistently(lambda: selection.by_filters(self._reader, holds, filters))
         if erased_in is not None:
-            read_settings(Path(erased_in))  # a wrong folder has no marks, which must not pass for "nothing was erased"
-            buried = Tombstones.read(Path(erased_in)).buried
-            return self._reader.consistently(lambda: selection.by_tombstones(self._reader, holds, buried))
+            marks = marks_of(Path(erased_in))
+            return self._reader.consistently(lambda: selection.by_tombstones(self._reader, holds, marks))
         assert identity is not None
         return self._reader.consistently(lambda: selection.by_identity(self._reader, holds, identity))
 
@@ -96,7 +95,8 @@ class Privacy:
         """Erase rows for good, and keep their files from being added again.
 
         No byte of their vectors, thumbnails, tokens, names and paths stays in any file below the gallery's folder. Rows
-        that are on hold, or gone already, are left out. An erasure that is killed is completed by the next writer.
+        that are on hold, or gone already, are left out. An erasure that is killed is completed by the next writer. The
+        marks of another gallery by which rows were chosen are taken over, for files that are not here.
 
         Returns:
             The certificate; None when there was no row to erase.
@@ -105,6 +105,8 @@ class Privacy:
             GalleryError: another process is writing, or something cannot be written.
         """
         with self._writer.locked():
+            if chosen.marks is not None:
+                Tombstones.read(self._path).take_over(chosen.marks)
             there = chosen.ids[np.isin(chosen.ids, self._reader.ids())].tolist()
             held = self._writer.held().intersection(there)
             going = [row for row in there if row not in held]

@@ -19,7 +19,7 @@ from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold
 from tipr.gallery.info import utc
 from tipr.gallery.reader import Reader
-from tipr.gallery.tombstones import Buried
+from tipr.gallery.tombstones import Tombstones
 from tipr.metrics.ranking import stable_similarity, top_k
 
 SHOWN = ("path", "camera", "time", "identity", "tags")
@@ -58,6 +58,7 @@ class Candidates:
         similarity: (n,) float32, where they were chosen by a picture.
         bands: n keys of `tipr.gallery.bands.BAND_NAMES`, where they were chosen by a picture.
         from_indexing: how many have no time, or one after their indexing, so that their age counts from indexing.
+        marks: of the other gallery that they were erased from, if they were chosen by them.
     """
 
     chosen_by: str
@@ -67,6 +68,7 @@ class Candidates:
     similarity: NDArray[np.float32] | None = None
     bands: tuple[str, ...] | None = None
     from_indexing: int = 0
+    marks: Tombstones | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,11 +111,11 @@ def by_filters(reader: Reader, holds: Sequence[Hold], filters: Filters) -> Candi
     return _candidates("where", reader, holds, _with_copies(reader, np.flatnonzero(_passing(reader, filters))))
 
 
-def by_tombstones(reader: Reader, holds: Sequence[Hold], buried: Buried) -> Candidates:
+def by_tombstones(reader: Reader, holds: Sequence[Hold], marks: Tombstones) -> Candidates:
     """The rows that the marks of another gallery bury, such as the one that a restored backup was made of."""
     columns = reader.columns(("sha256", "box"))
-    places = [place for place, picture in enumerate(zip(*columns.values(), strict=True)) if buried(*picture)]
-    return _candidates("erased_in", reader, holds, np.array(places, dtype=np.int64))
+    places = [place for place, picture in enumerate(zip(*columns.values(), strict=True)) if marks.buried(*picture)]
+    return replace(_candidates("erased_in", reader, holds, np.array(places, dtype=np.int64)), marks=marks)
 
 
 def by_picture(

@@ -98,6 +98,21 @@ class Tombstones:
         write_json(self._folder / NAME, tree, indent=0)
         return Tombstones(self._folder, self._secret, every)
 
+    def with_more(self, marks: Iterable[str]) -> Tombstones:
+        """These marks and others of the same gallery; nothing is written."""
+        return Tombstones(self._folder, self._secret, self.marks | frozenset(marks))
+
+    def take_over(self, other: Tombstones) -> bool:
+        """Keep another gallery's marks beside these; not where these are keyed with a secret of their own.
+
+        A backup has the secret of its gallery, or none when it was made before the first erasure.
+        """
+        if self.marks and self._secret != other._secret:
+            return False
+        if not other.marks <= self.marks:
+            Tombstones(self._folder, other._secret, self.marks).keep(other.marks)
+        return True
+
     def _mark(self, kind: str, sha256: str, box: Box | None) -> str:
         place = "" if kind != "box" or box is None else ",".join(str(float(value)) for value in box)
         return self._keyed(f"{kind}:{sha256}:{place}")
