@@ -1,10 +1,13 @@
 """A real optimisation step of each method at full size with random weights: time and memory, one process at a time.
 
     python benchmarks/full_size_step.py [--write] [--rows 4] [--device cpu] [--one-layer] [METHOD]...
+    python benchmarks/full_size_step.py --device cuda --rows 0 --peak-tflops 989 --reference IRRA irra
 
 The model is that of the committed configuration for a real data set, the banks and classifiers have its official size,
 the batch stands in for real pictures and captions. `--rows 0` takes the batch of the configuration. On an accelerator
-also images a second, minutes an epoch, and with `--peak-tflops` the share of the device's peak.
+also images a second, minutes an epoch, and with `--peak-tflops` the share of the device's peak; with `--reference`, a
+checkout of IRRA's published code, its step stands beside ours (`irra_reference.py`). `--write` keeps the rows of
+methods that were not named.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +44,8 @@ CONFIGS = {
     "cluster_relations": "cluster_relations/synthetic.yaml",
 }
 """Of every method the largest setting."""
+REFERENCE = "irra, reference implementation"
+"""Name of its row."""
 WARM_STEPS = 3
 """Timed on an accelerator, after the first."""
 
@@ -85,7 +92,12 @@ def step_here(
         row["peak_bytes"] = held("VmHWM")
     else:
         row["peak_bytes"] = torch.cuda.max_memory_allocated()
-        row |= _pace(config, method, optimizer, batch, scale.pairs, device=device, peak_tflops=peak_tflops)
+        row |= pace(
+            partial(one_step, config, method, optimizer, batch, device=device),
+            rows=len(batch.pixels),
+            pairs=scale.pairs,
+            peak_tflops=peak_tflops,
+        )
     del method, optimizer, batch, groups, losses, watched, before
     # a step alone: no images of a data set are in memory, and nothing is scored
     data = config.data.model_copy(update={"memory_gib": 0.0})
@@ -95,26 +107,23 @@ def step_here(
     return row
 
 
-def _pace(
-    config: RunConfig,
-    method: Any,
-    optimizer: torch.optim.Optimizer,
-    batch: Any,
-    pairs: int,
-    *,
-    device: str,
-    peak_tflops: float | None,
-) -> dict[str, Any]:
-    """Images a second, minutes an epoch and share of the peak, when everything is warm."""
+def pace(step: Callable[[], object], *, rows: int, pairs: int, peak_tflops: float | None) -> dict[str, Any]:
+    """Images a second, minutes an epoch and share of the peak, when everything is warm.
+
+    Args:
+        step: makes one optimisation step on an accelerator.
+        rows: images of a step.
+        pairs: of an epoch.
+        peak_tflops: of the accelerator.
+    """
     with FlopCounterMode(display=False) as counter:
-        one_step(config, method, optimizer, batch, device=device)
+        step()
     torch.cuda.synchronize()
     started = time.perf_counter()
     for _ in range(WARM_STEPS):
-        one_step(config, method, optimizer, batch, device=device)
+        step()
     torch.cuda.synchronize()
     seconds = (time.perf_counter() - started) / WARM_STEPS
-    rows = len(batch.pixels)
     flops = counter.get_total_flops()
     return {
         "seconds_warm": round(seconds, 4),
@@ -123,6 +132,26 @@ def _pace(
         "tflops": round(flops / seconds / 1e12, 2),
         "share_of_peak": None if peak_tflops is None else round(flops / seconds / 1e12 / peak_tflops, 3),
     }
+
+
+def _row(command: list[str]) -> dict[str, Any]:
+    """The row that another process prints last."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def _kept(file: str, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that were made, in the order of `CONFIGS`, and those of other methods that were written before."""
+    path = record.RESULTS / f"{file}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.is_file() else []
+    fresh = {row["method"] for row in made}
+    order = [*CONFIGS, REFERENCE]
+    return sorted(
+        [*made, *(row for row in before if row["method"] not in fresh)], key=lambda row: order.index(row["method"])
+    )
 
 
 def main() -> None:
@@ -134,12 +163,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--one-layer", action="store_true", help="full width, one layer: for a quick look")
     parser.add_argument("--peak-tflops", type=float, help="of the accelerator in bfloat16, from its data sheet")
+    parser.add_argument("--reference", type=Path, metavar="CHECKOUT", help="IRRA's published code, to be timed as well")
     parser.add_argument("methods", nargs="*", metavar="METHOD")
     arguments = parser.parse_args()
     names = arguments.methods or list(CONFIGS)
     unknown = sorted(set(names) - set(CONFIGS))
     if unknown:
         parser.error(f"unknown method {', '.join(unknown)}; one of {', '.join(CONFIGS)}")
+    if arguments.reference is not None and (arguments.device == "cpu" or "irra" not in names):
+        parser.error("--reference needs --device cuda and the method irra: that code runs in half precision")
     if arguments.here:
         row = step_here(
             names[0],
@@ -151,19 +183,24 @@ def main() -> None:
         print(json.dumps(row))
         return
     rows = []
-    options = [argument for argument in sys.argv[1:] if argument not in ("--write", *names)]
+    options = ["--rows", str(arguments.rows), "--device", arguments.device]
+    options += ["--one-layer"] if arguments.one_layer else []
+    peak = [] if arguments.peak_tflops is None else ["--peak-tflops", str(arguments.peak_tflops)]
     for name in names:
-        command = [sys.executable, __file__, "--here", *options, name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-        row = json.loads(done.stdout.splitlines()[-1])
-        rows.append(row)
-        gib = row["peak_bytes"] / 2**30, row["foretold_bytes"] / 2**30
-        print(f"{name:18} {row['seconds']:7.1f} s  peak {gib[0]:5.2f} GiB  foretold {gib[1]:5.2f} GiB", flush=True)
+        rows.append(_row([__file__, "--here", *options, *peak, name]))
+        if name == "irra" and arguments.reference is not None:
+            file = str(Path(__file__).with_name("irra_reference.py"))
+            rows.append(_row([file, str(arguments.reference), "--rows", str(rows[-1]["rows"]), *peak]))
+    for row in rows:
+        row["commit"] = record.commit()
+        told = "" if "foretold_bytes" not in row else f"  foretold {row['foretold_bytes'] / 2**30:5.2f} GiB"
+        speed = "" if "images_per_second" not in row else f"  {row['images_per_second']} images/s"
+        peak_gib = row["peak_bytes"] / 2**30
+        print(f"{row['method']:18} {row['seconds']:7.1f} s  peak {peak_gib:5.2f} GiB{told}{speed}", flush=True)
     if arguments.write and not arguments.one_layer:
         file = "full_size_step" if arguments.device == "cpu" else f"full_size_step_{arguments.device}"
-        record.write(file, f"python benchmarks/full_size_step.py {' '.join(sys.argv[1:])}", {"methods": rows})
+        command = f"python benchmarks/full_size_step.py {' '.join(sys.argv[1:])}"
+        record.write(file, command, {"methods": _kept(file, rows)})
 
 
 if __name__ == "__main__":
