@@ -31,8 +31,9 @@ from record import write
 from tipr.gallery import Gallery
 from tipr.gallery.filters import Filters
 from tipr.gallery.stores import Row
-from tipr.gallery.stores.exact import ExactScan, faiss_installed
+from tipr.gallery.stores.exact import ExactScan
 from tipr.gallery.stores.on_disk import OnDisk
+from tipr.gallery.stores.segment import faiss_installed
 from tipr.metrics.ranking import stable_similarity, top_k
 
 DIM = 512

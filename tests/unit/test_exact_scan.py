@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from tipr.errors import MissingExtra
 from tipr.gallery.stores import exact
-from tipr.gallery.stores.exact import ExactScan, faiss_installed
-from tipr.metrics.best_rows import block_of, ranked_from_blocks, slack
+from tipr.gallery.stores.exact import ExactScan
+from tipr.gallery.stores.segment import Segment, faiss_installed, load_faiss
+from tipr.metrics import best_rows, first_scores
+from tipr.metrics.best_rows import block_of, ranked_from_blocks
+from tipr.metrics.first_scores import FirstScores, slack
 from tipr.metrics.ranking import full_order, stable_similarity
 
 DIM = 32
@@ -41,7 +44,11 @@ class Rows:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "SEGMENT", 200)
-    monkeypatch.setattr(exact, "BLOCK", 64)
+    monkeypatch.setattr(first_scores, "PRODUCT", 64)
+    monkeypatch.setattr(best_rows, "SCORES", 700)
+    monkeypatch.setattr(best_rows, "PRODUCT", 64)
+    monkeypatch.setattr(best_rows, "BEGINNING", 16)
+    monkeypatch.setattr(best_rows, "HELD", 20)
 
 
 def people(rng: np.random.Generator, count: int, kind: str) -> NDArray[np.float16]:
@@ -66,7 +73,13 @@ def expected(
 
 @pytest.mark.parametrize("kind", ["spread", "copies", "close"])
 @pytest.mark.parametrize("fast", WAYS)
-def test_the_order_is_that_of_the_one_rule(fast: bool, kind: str) -> None:
+@pytest.mark.parametrize("coarse", [False, True])
+def test_the_order_is_that_of_the_one_rule(
+    fast: bool, kind: str, coarse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if coarse:
+        pytest.importorskip("torch")
+    monkeypatch.setattr(first_scores, "_multiplies_bfloat16", lambda: coarse)
     rng = np.random.default_rng(3)
     rows = Rows(people(rng, 900, kind))
     scan = ExactScan.of(rows, DIM, fast=fast)  # type: ignore[arg-type]
@@ -91,13 +104,13 @@ def test_many_copies_at_the_edge_are_all_looked_at(monkeypatch: pytest.MonkeyPat
     vectors[100:] = vectors[100]
     scan = ExactScan.of(Rows(vectors), DIM, fast=True)  # type: ignore[arg-type]
     asked: list[int] = []
-    search = exact.Segment.search
+    search = Segment.search
 
-    def counting(segment: exact.Segment, query: Any, count: int, keep: Any) -> Any:
+    def counting(segment: Segment, query: Any, count: int, keep: Any) -> Any:
         asked.append(count)
         return search(segment, query, count, keep)
 
-    monkeypatch.setattr(exact.Segment, "search", counting)
+    monkeypatch.setattr(Segment, "search", counting)
     query = vectors[100].astype(np.float32)
     assert scan.best(query[None], 5)[0].positions.tolist() == [100, 101, 102, 103, 104]
     assert max(asked) == 200  # the whole of a piece, since none of its rows could be ruled out
@@ -108,13 +121,13 @@ def test_arithmetic_outside_its_bound_is_noticed(monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(5)
     rows = Rows(people(rng, 600, "close"))
     scan = ExactScan.of(rows, DIM, fast=True)  # type: ignore[arg-type]
-    search = exact.Segment.search
+    search = Segment.search
 
-    def rough(segment: exact.Segment, query: Any, count: int, keep: Any) -> Any:
+    def rough(segment: Segment, query: Any, count: int, keep: Any) -> Any:
         places, values = search(segment, query, count, keep)
         return places, values + np.float32(0.01)
 
-    monkeypatch.setattr(exact.Segment, "search", rough)
+    monkeypatch.setattr(Segment, "search", rough)
     query = people(rng, 1, "spread")[0].astype(np.float32)
     assert scan.best(query[None], 7)[0].positions.tolist() == expected(query, rows, 7, None)[0]
 
@@ -123,11 +136,27 @@ def test_arithmetic_outside_its_bound_is_noticed(monkeypatch: pytest.MonkeyPatch
 def test_the_bound_holds_with_room_to_spare() -> None:
     rng = np.random.default_rng(1)
     vectors = people(rng, 150, "spread")
-    segment = exact.Segment(vectors, fast=True)
+    segment = Segment(vectors, fast=True)
     for query in people(rng, 20, "spread").astype(np.float32):
         places, values = segment.search(query, 150, None)
         wrong = np.abs(values - stable_similarity(query, vectors)[places]).max()
         assert wrong <= slack(DIM, float(np.linalg.norm(query)), segment.longest)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_first_scores_are_wrong_by_less_than_they_say(coarse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(first_scores, "_multiplies_bfloat16", lambda: coarse)
+    rng = np.random.default_rng(4)
+    for factor in (1.0, 0.01):
+        rows = people(rng, 500, "spread") * np.float16(factor)
+        queries = np.asarray(3 * rng.normal(size=(40, DIM)), dtype=np.float32)
+        queries[0], queries[1] = 1 + 2.0**-8, np.sign(rows[7]) * (1 + 2.0**-8)  # rounded as far as can be
+        first = FirstScores(queries)
+        wrong = np.abs(first.of(rows) - stable_similarity(queries, rows)).max(axis=1)
+        told = first.wrong(np.linalg.norm(queries, axis=1), factor * 1.001)
+        assert (wrong <= told).all()
+        assert (wrong > 1e-4 * told).any()
 
 
 @pytest.mark.parametrize("fast", WAYS)
@@ -181,11 +210,11 @@ def test_without_the_extra_numpy_does_it_and_asking_for_it_says_how(monkeypatch:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     monkeypatch.setattr(exact, "faiss_installed", lambda: False)
     monkeypatch.setattr(exact, "FAISS_FROM", 10)
-    exact._faiss.cache_clear()
+    load_faiss.cache_clear()
     with pytest.raises(MissingExtra, match=r'faiss-cpu is not installed: run  pip install "tipr\[scan\]"'):
         ExactScan.of(rows, DIM, fast=True)  # type: ignore[arg-type]
     scan = ExactScan.of(rows, DIM)  # type: ignore[arg-type]
     assert not scan.fast
     query = rows.vectors[4].astype(np.float32)
     assert scan.best(query[None], 6)[0].positions.tolist() == expected(query, rows, 6, None)[0]
-    exact._faiss.cache_clear()
+    load_faiss.cache_clear()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
 from tipr.gallery.stores import Coded, Store
 from tipr.gallery.stores.exact import ExactScan
+from tipr.gallery.stores.near import NearScan
 from tipr.gallery.stores.on_disk import OnDisk, memory_for_vectors
 
 ATTEMPTS = 5
@@ -100,12 +101,15 @@ class Reader:
             scan: ExactScan | OnDisk = self._cache["scan"]
             return scan
 
-    def index(self) -> OnDisk:
-        """The rows through the store's index.
+    def index(self) -> NearScan | OnDisk:
+        """The rows for a search that may miss one: by codes where their vectors are in memory already, else through
+        the store's index.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: they are not, and there is no index.
         """
+        if self._scan is not None and isinstance(scan := self.scan(), ExactScan) and scan.codable:
+            return NearScan(scan)
         if "index" not in self._cache:
             if not self._store.indexed:
                 raise ConfigError(f"gallery {self.path} has no index: build one with `tipr index approximate`")

@@ -21,6 +21,7 @@ from tipr.gallery.paging import Cursor, fingerprint
 from tipr.gallery.reader import Reader
 from tipr.gallery.stores import COLUMNS, Coded
 from tipr.gallery.stores.exact import ExactScan
+from tipr.gallery.stores.near import NearScan
 from tipr.gallery.stores.on_disk import OnDisk
 from tipr.metrics.best_rows import Ranked
 from tipr.metrics.ranking import full_order, stable_similarity, top_k, two_stage_order
@@ -160,7 +161,13 @@ class Search:
     """
 
     def __init__(
-        self, reader: Reader, scan: ExactScan | OnDisk, filters: Filters, group_by: str | None, *, limits: Limits
+        self,
+        reader: Reader,
+        scan: ExactScan | NearScan | OnDisk,
+        filters: Filters,
+        group_by: str | None,
+        *,
+        limits: Limits,
     ) -> None:
         self._reader, self._scan, self._filters, self._group_by = reader, scan, filters, group_by
         self._limits = limits

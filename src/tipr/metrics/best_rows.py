@@ -1,34 +1,37 @@
-"""The best rows for a query, exact in their order, from a first pass in single precision over rows in half precision.
+"""The best rows for queries, exact in their order, from first scores that are wrong by a known amount at most.
 
-The first pass is wrong by at most `slack`: D products summed in any order, (D + 2) * 2**-24 * |query| * |row| (Higham,
-Accuracy and Stability of Numerical Algorithms, 2002, equation 3.5). So every row whose first score lies less than two
-such errors below the k-th best may belong to the k best, and no other. Those few are scored with `stable_similarity`
-and ordered by the one rule of `tipr.metrics.ranking`.
+A row can belong to the k best only if its first score lies less than the two errors below the k-th best
+(`tipr.metrics.first_scores`). Those few are scored with `stable_similarity` and ordered by the one rule of
+`tipr.metrics.ranking`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tipr.metrics.first_scores import PRODUCT, FirstScores, slack
 from tipr.metrics.ranking import stable_similarity, top_k
 
 Vectors = NDArray[np.float16]
 Positions = NDArray[np.int64]
 
+SCORES = 2**22
+"""First scores that are in memory at a time, of all queries together, where that is more than one product."""
+BEGINNING = 4_096
+"""Rows that are looked at first, for scores that rule out most of the others."""
+HELD = 128
+"""Rows that are held for a query, besides those of its `count`, before the ones that fell behind are dropped."""
+
 
 class Block(NamedTuple):
-    """Some rows: (n,) positions, (n, D) half and single precision, and the length of the longest, or of a longer one.
-
-    The next block may use the memory of `single` again.
-    """
+    """Some rows: (n,) positions, (n, D) vectors, and the length of the longest of them, or of a longer one."""
 
     positions: Positions
     rows: Vectors
-    single: NDArray[np.float32]
     longest: float
 
 
@@ -37,17 +40,6 @@ class Ranked(NamedTuple):
 
     positions: Positions
     scores: NDArray[np.float32]
-
-
-def slack(dim: int, length: Any, row_length: float) -> Any:
-    """Most that a single-precision dot product can be wrong, whatever the order of its sum.
-
-    Args:
-        dim: D.
-        length: Euclidean length of the query, or (Q,) of several.
-        row_length: of the longest row.
-    """
-    return 1.01 * (dim + 2) * 2.0**-24 * length * row_length
 
 
 def kth_best(values: NDArray[np.float32], count: int) -> float:
@@ -63,9 +55,8 @@ def longest(rows: NDArray[np.float32]) -> float:
 
 
 def block_of(positions: Positions, rows: Vectors) -> Block:
-    """A block of rows that are in half precision only; (n,) and (n, D)."""
-    single = rows.astype(np.float32)
-    return Block(positions, rows, single, longest(single))
+    """A block of (n,) positions and (n, D) rows, n >= 1, whose longest is not known."""
+    return Block(positions, rows, longest(rows.astype(np.float32)))
 
 
 def ranked_from_blocks(queries: NDArray[np.float32], blocks: Iterable[Block], count: int) -> list[Ranked]:
@@ -79,59 +70,105 @@ def ranked_from_blocks(queries: NDArray[np.float32], blocks: Iterable[Block], co
     Returns:
         Q times at most `count` rows: `stable_similarity` falling, ties by rising position.
     """
-    pools = [_Pool(query, count) for query in queries]
+    first = FirstScores(queries)
+    pools = [_Pool(query, count, coarse=first.coarse) for query in queries]
     lengths = np.linalg.norm(queries, axis=1)
     kth = np.full(len(pools), -np.inf)
     row_length = 0.0
+    most, step = max(PRODUCT, SCORES // max(1, len(queries))), BEGINNING
     for block in blocks:
         row_length = max(row_length, block.longest)
-        wrong = slack(queries.shape[1], lengths, row_length)
-        first = queries @ block.single.T
-        for n in np.flatnonzero(first.max(axis=1) >= kth - 2 * wrong):
-            kth[n] = pools[n].take(block, first[n], 2 * float(wrong[n]))
+        fine, wrong = slack(queries.shape[1], lengths, row_length), first.wrong(lengths, row_length)
+        start = 0
+        while start < len(block.rows):
+            positions, rows = block.positions[start : start + step], block.rows[start : start + step]
+            scores = first.of(rows)
+            for n in np.flatnonzero(scores.max(axis=1) >= kth - fine - wrong):
+                near = pools[n].near(scores[n], kth[n] - fine[n] - wrong[n], 2 * float(wrong[n]))
+                kth[n] = pools[n].take(positions[near], rows[near], scores[n][near], 2 * float(fine[n]))
+            start, step = start + step, min(4 * step, most)
     return [pool.ranked() for pool in pools]
 
 
 class _Pool:
-    """Rows that may be among the `count` best for one query."""
+    """Rows that may be among the `count` best for one query.
 
-    def __init__(self, query: NDArray[np.float32], count: int) -> None:
-        self._query, self._count = query, count
-        self._kth = -np.inf
+    Args:
+        query: (D,).
+        count: how many are wanted.
+        coarse: the first scores are to be taken again in single precision.
+    """
+
+    def __init__(self, query: NDArray[np.float32], count: int, *, coarse: bool) -> None:
+        self._query, self._count, self._coarse = query, count, coarse
+        self._best = np.empty(0, dtype=np.float32)  # single-precision scores, at most `count`
+        self._kth, self._margin = -np.inf, 0.0
         self._parts: list[tuple[Positions, NDArray[np.float32], Vectors]] = []
-        self._held = 0
+        self._held, self._most = 0, count + HELD
 
-    def take(self, block: Block, values: NDArray[np.float32], margin: float) -> float:
-        """Keep what may be among the best of these rows.
+    def near(self, first: NDArray[np.float32], least: float, spread: float) -> Positions:
+        """Those of some rows that may be among the best.
 
         Args:
-            block: the rows.
-            values: (n,) first scores.
-            margin: how far below the k-th best first score a row of the best can lie.
+            first: (n,) their first scores.
+            least: first score below which no row can be among the best of all that were offered.
+            spread: how far below the k-th best of these scores a row of the best can lie.
+        """
+        near = np.flatnonzero(first >= least)
+        if len(near) > self._count:
+            near = near[first[near] >= kth_best(first[near], self._count) - spread]
+        return near
+
+    def take(self, places: Positions, rows: Vectors, values: NDArray[np.float32], margin: float) -> float:
+        """Keep what may be among the best.
+
+        Args:
+            places: (n,) of the rows.
+            rows: (n, D).
+            values: (n,) their first scores.
+            margin: how far below the k-th best score of single precision a row of the best can lie.
 
         Returns:
-            The k-th best first score so far; minus infinity until there are k.
+            The k-th best single-precision score so far; minus infinity until there are k.
         """
-        best = np.flatnonzero(values >= max(self._kth, kth_best(values, self._count)) - margin)
-        self._parts.append((block.positions[best], values[best], block.rows[best]))
-        self._held += len(best)
-        if self._held >= self._count:
-            places, values, rows = self._joined()
-            self._kth = kth_best(values, self._count)
-            keep = values >= self._kth - margin
-            self._parts = [(places[keep], values[keep], rows[keep])]
-            self._held = int(np.count_nonzero(keep))
+        self._margin = margin
+        if self._coarse:
+            values = _products(rows, self._query)
+            passing = values >= self._kth - margin
+            places, rows, values = places[passing], rows[passing], values[passing]
+        self._parts.append((places, values, rows))
+        self._held += len(places)
+        self._best = np.concatenate([self._best, values])
+        if len(self._best) >= self._count:
+            self._best = np.partition(self._best, len(self._best) - self._count)[len(self._best) - self._count :]
+            self._kth = float(self._best[0])
+        if self._held > self._most:
+            self._drop()
         return self._kth
 
     def ranked(self) -> Ranked:
         """The best of all rows that were offered."""
         if not self._parts:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        places, _, rows = self._joined()
+        self._drop()
+        ((places, _, rows),) = self._parts
         rising = np.argsort(places)
         exact = stable_similarity(self._query, rows[rising])
         order = top_k(exact, self._count)
         return Ranked(places[rising][order], exact[order])
 
-    def _joined(self) -> tuple[Any, ...]:
-        return tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+    def _drop(self) -> None:
+        """Let go of the rows that fell behind."""
+        places, values, rows = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        keep = values >= self._kth - self._margin
+        self._parts = [(places[keep], values[keep], rows[keep])]
+        self._held = int(np.count_nonzero(keep))
+        self._most = max(self._most, 2 * self._held)
+
+
+def _products(rows: Vectors, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) single-precision scores."""
+    result = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), PRODUCT):
+        result[start : start + PRODUCT] = rows[start : start + PRODUCT].astype(np.float32) @ query
+    return result

@@ -8,103 +8,51 @@ Nothing here is on disk: an erased row is gone from memory with the next `follow
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from importlib.util import find_spec
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.errors import MissingExtra
 from tipr.gallery.stores import Store
-from tipr.metrics.best_rows import Block, Positions, Ranked, Vectors, kth_best, longest, ranked_from_blocks, slack
+from tipr.gallery.stores.segment import (
+    GATHERED,
+    Found,
+    Mask,
+    Segment,
+    faiss_installed,
+    load_faiss,
+    rotation,
+    workers,
+)
+from tipr.metrics.best_rows import Block, Positions, Ranked, Vectors, kth_best, ranked_from_blocks
+from tipr.metrics.first_scores import slack
 from tipr.metrics.ranking import stable_similarity, top_k
 
 SEGMENT = 131_072
 """Rows of one piece: pieces are scanned beside each other, and a change copies only the pieces that it touches."""
-BLOCK = 65_536
-"""Rows of one matrix product: bounds the memory of their conversion from half precision. Smaller ones stay in the
-processor's cache, but on a busy machine the threads of many small products wait for each other far longer."""
-PART = 4_096
-"""Rows that one thread converts at a time."""
 FAISS_FROM = 50_000
 """Rows from which loading FAISS (a fifth of a second) pays."""
 BATCH_FROM = 6
 """Queries from which one matrix product is cheaper than FAISS query by query."""
 DEEP = 4_096
 """Results from which the heaps of FAISS cost more than a matrix product."""
+FEW = 0.15
+"""Share of the rows below which those that pass a filter are copied together, instead of being passed by."""
 SAMPLE = 2_048
 """Rows that stand for the whole gallery where a query's background is needed."""
-
-Mask = NDArray[np.bool_]
-
-
-def faiss_installed() -> bool:
-    """Whether the extra `scan` is there."""
-    return find_spec("faiss") is not None
+CANDIDATES = 1_024
+"""Rows that a search by codes looks at exactly, at least."""
 
 
-class Segment:
-    """Some rows in a row, at most `SEGMENT`: (n, D) float16, and their FAISS index where it is used.
+class _Job(NamedTuple):
+    """Some rows to be searched: how many there are, where they start, and count -> the best so many of them."""
 
-    Args:
-        rows: C-contiguous; not to be changed afterwards.
-        fast: hold them in a FAISS index, whose memory `rows` then looks into.
-    """
-
-    def __init__(self, rows: Vectors, *, fast: bool) -> None:
-        self.rows = rows
-        self.index: Any = None
-        parts = (rows[start : start + PART].astype(np.float32) for start in range(0, len(rows), PART))
-        self.longest = max(map(longest, parts), default=0.0)
-        if fast:
-            faiss = _faiss()
-            kind = faiss.ScalarQuantizer.QT_fp16
-            self.index = faiss.IndexScalarQuantizer(rows.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-            self.index.add_sa_codes(np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1))
-            self.rows = np.asarray(_Codes(self.index)).view(np.float16).reshape(rows.shape)
-
-    def search(
-        self, query: NDArray[np.float32], count: int, keep: Mask | None
-    ) -> tuple[Positions, NDArray[np.float32]]:
-        """The `count` best rows that are kept (all of them, when there are fewer), by single-precision score."""
-        faiss = _faiss()
-        count = min(count, len(self.rows))
-        if keep is None:
-            values, places = self.index.search(query[None], count)
-        else:
-            bits = np.packbits(keep, bitorder="little")
-            chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-            values, places = self.index.search(query[None], count, params=chosen)
-        found = places[0] >= 0
-        return places[0][found], values[0][found]
-
-    def widen(self, rows: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Some of the rows in single precision, at the beginning of `out`."""
-        chosen = self.rows[rows]
-        if self.index is None:
-            np.copyto(out[: len(chosen)], chosen)
-        else:  # half the time of NumPy, and shared out to threads that do not wait for each other
-
-            def decode(start: int) -> None:
-                part = chosen[start : start + PART]
-                self.index.sa_decode(part.view(np.uint8), x=out[start : start + len(part)])
-
-            list(_workers().map(decode, range(0, len(chosen), PART)))
-        return out[: len(chosen)]
-
-
-class _Codes:
-    """The bytes that a FAISS index holds, as an array that keeps the index alive."""
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
-        held = _faiss().rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
-        self.__array_interface__ = held.__array_interface__
+    size: int
+    start: int
+    best: Callable[[int], Found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +94,7 @@ class ExactScan:
         if fast is None:
             fast = faiss_installed() and len(ids) >= FAISS_FROM
         elif fast:
-            _faiss()
+            load_faiss()
         return cls(ids, _filled(store, ids, dim, fast), fast, dim)
 
     def follow(self, store: Store) -> ExactScan:
@@ -163,7 +111,7 @@ class ExactScan:
             return ExactScan.of(store, self.dim, fast=self.fast)
         segments = []
         for start, segment in _placed(self.segments):
-            keep = stays[start : start + len(segment.rows)]
+            keep = stays[start : start + len(segment)]
             if keep.all():
                 segments.append(segment)
             elif keep.any():
@@ -172,7 +120,7 @@ class ExactScan:
             blocks = list(store.blocks(after=last))  # in any order
             order = np.argsort(np.concatenate([numbers for numbers, _ in blocks]))
             added = np.concatenate([vectors for _, vectors in blocks])[order]
-            if segments and len(segments[-1].rows) + len(added) <= SEGMENT:
+            if segments and len(segments[-1]) + len(added) <= SEGMENT:
                 added = np.concatenate([segments.pop().rows, added])
             segments += [
                 Segment(added[start : start + SEGMENT], fast=self.fast) for start in range(0, len(added), SEGMENT)
@@ -196,14 +144,36 @@ class ExactScan:
             empty = Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
             return [empty for _ in queries]
         if self.fast and len(queries) < BATCH_FROM and count < min(DEEP, max(1, taking_part // 4)):
-            return [self._one(query, count, keep) for query in queries]
+            return [self._ranked(query, count, self._jobs(query, keep, taking_part), keep) for query in queries]
         return ranked_from_blocks(queries, self._blocks(keep), count)
+
+    @property
+    def codable(self) -> bool:
+        """Whether `near` can be asked."""
+        return self.fast
+
+    def near(self, query: NDArray[np.float32], count: int) -> Positions:
+        """Where the best for a (D,) query are likely: rising, at least `count`, where there are so many.
+
+        The codes of the rows tell them (`Segment.near`), but for the last piece, which grows and is searched as it is.
+        """
+        wanted = max(3 * count + 64, CANDIDATES // len(self.segments))
+        turned = rotation(self.dim).apply(query[None])
+
+        def of(piece: tuple[int, Segment]) -> Positions:
+            start, segment = piece
+            if segment is self.segments[-1]:
+                return start + segment.search(query, wanted)[0]
+            return start + segment.near(turned, wanted)
+
+        # the last piece first: it takes longest
+        return np.sort(np.concatenate(list(workers().map(of, reversed(list(_placed(self.segments)))))))
 
     def rows(self, positions: Positions) -> Vectors:
         """(n, D) float16 of some rows; a copy."""
         result = np.empty((len(positions), self.dim), dtype=np.float16)
         for start, segment in _placed(self.segments):
-            here = (positions >= start) & (positions < start + len(segment.rows))
+            here = (positions >= start) & (positions < start + len(segment))
             result[here] = segment.rows[positions[here] - start]
         return result
 
@@ -213,30 +183,26 @@ class ExactScan:
         places = np.unique(np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).astype(np.int64))
         return self.rows(places).astype(np.float64)
 
-    def _one(self, query: NDArray[np.float32], count: int, keep: Mask | None) -> Ranked:
+    def _ranked(self, query: NDArray[np.float32], count: int, jobs: Sequence[_Job], keep: Mask | None) -> Ranked:
+        """The best rows of all jobs, which together hold the rows that `keep` says."""
         wrong = slack(self.dim, float(np.linalg.norm(query)), max(segment.longest for segment in self.segments))
-        jobs = []
-        for start, segment in _placed(self.segments):
-            part = None if keep is None else keep[start : start + len(segment.rows)]
-            if part is None or part.any():
-                jobs.append((start, segment, part))
         wanted = [count + max(32, count // 8)] * len(jobs)
         results: list[Any] = [None] * len(jobs)
         todo = list(range(len(jobs)))
         while todo:
-            found = _workers().map(lambda n: jobs[n][1].search(query, wanted[n], jobs[n][2]), todo)
+            found = workers().map(lambda n: jobs[n].best(wanted[n]), todo)
             for n, (places, values) in zip(todo, found, strict=True):
-                results[n] = (places + jobs[n][0], values)
+                results[n] = (places + jobs[n].start, values)
             values = np.concatenate([values for _, values in results])
             lowest = kth_best(values, count) - 2 * wrong
-            # a piece that may hold more rows as good as that is asked for more of them
+            # a job that may hold more rows as good as that is asked for more of them
             todo = [
                 n
                 for n, (_, values) in enumerate(results)
-                if len(values) == wanted[n] < len(jobs[n][1].rows) and float(values[-1]) >= lowest
+                if len(values) == wanted[n] < jobs[n].size and float(values[-1]) >= lowest
             ]
             for n in todo:
-                wanted[n] = min(8 * wanted[n], len(jobs[n][1].rows))
+                wanted[n] = min(8 * wanted[n], jobs[n].size)
         positions = np.concatenate([places for places, _ in results])
         chosen = np.flatnonzero(values >= lowest)
         rising = chosen[np.argsort(positions[chosen])]
@@ -246,19 +212,38 @@ class ExactScan:
         order = top_k(exact, count)
         return Ranked(positions[rising][order], exact[order])
 
+    def _jobs(self, query: NDArray[np.float32], keep: Mask | None, taking_part: int) -> list[_Job]:
+        """The rows that take part: the pieces, or where they are few the rows themselves."""
+        if keep is not None and taking_part < FEW * len(self):
+            return self._among(query, np.flatnonzero(keep))
+        jobs = []
+        for start, segment in _placed(self.segments):
+            part = None if keep is None else keep[start : start + len(segment)]
+            if part is None or part.any():
+                best = lambda count, segment=segment, part=part: segment.search(query, count, part)  # noqa: E731
+                jobs.append(_Job(len(segment), start, best))
+        return jobs
+
+    def _among(self, query: NDArray[np.float32], positions: Positions) -> list[_Job]:
+        """Some rows, at rising positions."""
+        jobs = []
+        for start, segment in _placed(self.segments):
+            first, last = np.searchsorted(positions, [start, start + len(segment)])
+            for begin in range(first, last, GATHERED):
+                places = positions[begin : min(begin + GATHERED, last)] - start
+                best = lambda count, segment=segment, places=places: segment.search_among(query, count, places)  # noqa: E731
+                jobs.append(_Job(len(places), start, best))
+        return jobs
+
     def _blocks(self, keep: Mask | None) -> Iterator[Block]:
         """The rows that take part."""
-        memory = np.empty((min(BLOCK, SEGMENT, len(self)), self.dim), dtype=np.float32)
         for start, segment in _placed(self.segments):
-            for first in range(0, len(segment.rows), BLOCK):
-                here = slice(first, min(first + BLOCK, len(segment.rows)))
-                places = np.arange(start + first, start + here.stop)
-                part = None if keep is None else keep[places[0] : places[-1] + 1]
-                if part is None or part.all():
-                    yield Block(places, segment.rows[here], segment.widen(here, memory), segment.longest)
-                elif part.any():
-                    rows = segment.rows[here][part]
-                    yield Block(places[part], rows, rows.astype(np.float32), segment.longest)
+            places = np.arange(start, start + len(segment))
+            part = None if keep is None else keep[places[0] : places[-1] + 1]
+            if part is None or part.all():
+                yield Block(places, segment.rows, segment.longest)
+            elif part.any():
+                yield Block(places[part], segment.rows[part], segment.longest)
 
 
 def _filled(store: Store, ids: NDArray[np.int64], dim: int, fast: bool) -> tuple[Segment, ...]:
@@ -295,7 +280,7 @@ def _placed(segments: Iterable[Segment]) -> Iterator[tuple[int, Segment]]:
     start = 0
     for segment in segments:
         yield start, segment
-        start += len(segment.rows)
+        start += len(segment)
 
 
 def _among(known: NDArray[np.int64], ids: NDArray[np.int64]) -> Mask:
@@ -304,19 +289,3 @@ def _among(known: NDArray[np.int64], ids: NDArray[np.int64]) -> Mask:
         return np.zeros(len(known), dtype=np.bool_)
     places = np.minimum(np.searchsorted(ids, known), len(ids) - 1)
     return np.asarray(ids[places] == known)
-
-
-@lru_cache(maxsize=1)
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise MissingExtra("faiss-cpu", "scan") from None
-    return faiss
-
-
-@lru_cache(maxsize=1)
-def _workers() -> ThreadPoolExecutor:
-    """Threads that scan segments; FAISS itself uses one thread in each of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, "scan", initializer=lambda: _faiss().omp_set_num_threads(1))

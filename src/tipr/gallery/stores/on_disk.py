@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.stores import Store
-from tipr.gallery.stores.exact import SAMPLE, Mask
-from tipr.metrics.best_rows import Block, Ranked, block_of, ranked_from_blocks
-from tipr.metrics.ranking import stable_similarity, top_k
+from tipr.gallery.stores.exact import SAMPLE
+from tipr.gallery.stores.near import EXACT_BELOW, Candidates, best_of, share_of
+from tipr.gallery.stores.segment import Mask
+from tipr.metrics.best_rows import Block, Positions, Ranked, Vectors, block_of, ranked_from_blocks
 
-EXACT_BELOW = 0.1
-"""Share of rows that pass a filter, below which they are all scored: an index loses recall there."""
 MEMORY_SHARE = 0.5
 """Of the machine's memory that a gallery's vectors may take."""
 
@@ -40,9 +39,8 @@ class OnDisk:
 
     def best(self, queries: NDArray[np.float32], count: int, keep: Mask | None = None) -> list[Ranked]:
         """As `ExactScan.best`; through an index, the best rows of those it finds."""
-        share = 1.0 if keep is None else float(np.count_nonzero(keep)) / max(1, len(keep))
-        if self._indexed and share > EXACT_BELOW:
-            return [self._near(query, count, keep, share) for query in queries]
+        if self._indexed and share_of(keep) > EXACT_BELOW:
+            return [best_of(self._candidates(query), query, count, keep, len(self)) for query in queries]
         return ranked_from_blocks(queries, self._blocks(keep), count)
 
     @cached_property
@@ -52,21 +50,13 @@ class OnDisk:
         vectors: NDArray[np.float16] = self._store.rows(self.ids[places].tolist(), ["vector"])["vector"]
         return vectors.astype(np.float64)
 
-    def _near(self, query: NDArray[np.float32], count: int, keep: Mask | None, share: float) -> Ranked:
-        wanted = int(count / share * 1.5) if share < 1 else count
-        while True:
-            ids, vectors = self._store.nearest(query, min(wanted, len(self)))
+    def _candidates(self, query: NDArray[np.float32]) -> Candidates:
+        def find(wanted: int) -> tuple[Positions, Vectors]:
+            ids, vectors = self._store.nearest(query, wanted)
             rising = np.argsort(ids)
-            positions, vectors = np.searchsorted(self.ids, ids[rising]), vectors[rising]
-            if keep is not None:
-                passing = keep[positions]
-                positions, vectors = positions[passing], vectors[passing]
-            if len(positions) >= count or wanted >= len(self):
-                break
-            wanted *= 4
-        exact = stable_similarity(query, vectors)
-        order = top_k(exact, count)
-        return Ranked(positions[order], exact[order])
+            return np.searchsorted(self.ids, ids[rising]), vectors[rising]
+
+        return find
 
     def _blocks(self, keep: Mask | None) -> Iterator[Block]:
         for ids, vectors in self._store.blocks():
