@@ -12,8 +12,9 @@ The processor time of both processes counts, one thread each. Each round measure
 the medians over the rounds are compared; the whole is done three times, and the middle one counts. Beside them:
 `plain_float`, the plain way up to a normalised tensor of single precision, as the transforms of published code go on;
 `decode` and `hash`, libjpeg-turbo and SHA-256 alone, on bytes in memory; `resize`, on pixels in memory.
-`largest_difference` is that of the pixels from the evaluation's transform. Processes that wait for each other lose
-their caches to others on a busy machine: the load average is in the record.
+`largest_difference` is that of the pixels from the evaluation's transform, in levels of 255, `..._from_plain` from the
+plain way's. Processes that wait for each other lose their caches to others on a busy machine: the load average is in
+the record.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
     decoder, contents = Decoder(), [file.read_bytes() for file in files]
     pixels = [simplejpeg.decode_jpeg(data) for data in contents]
     expected = Preprocessing(SIZE).pixels(list(files)).permute(0, 2, 3, 1).numpy()
-    smalls = worker(decoder, files)
-    apart = max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(smalls, expected, strict=True))
+    smalls = list(worker(decoder, files))
+    plainly = [plain(file) for file in files]
     ways: dict[str, Callable[[], object]] = {
         "plain": lambda: [plain(file) for file in files],
         "worker": lambda: list(worker(decoder, files)),
@@ -113,8 +114,13 @@ def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
     return {
         **{f"{name}_us": round(value) for name, value in middle.items()},
         "ratio": round(middle["plain"] / middle["worker"], 2),
-        "largest_difference": apart,
+        "largest_difference": _largest(smalls, expected),
+        "largest_difference_from_plain": _largest(smalls, plainly),
     }
+
+
+def _largest(some: Sequence[np.ndarray[Any, Any]], others: Sequence[np.ndarray[Any, Any]]) -> int:
+    return max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(some, others, strict=True))
 
 
 def main() -> None:

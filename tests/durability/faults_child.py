@@ -82,7 +82,7 @@ def full_disk(folder: Path) -> dict[str, Any]:
         ballast.write_bytes(bytes(8 << 20))
         workload.create(folder / "g")
         opened = workload.Opened.at(folder / "g")
-        acknowledged, message = fill(opened, rows=32, size=20_000)
+        acknowledged, message = fill(opened, rows=96, size=20_000)
         during = there(folder / "g")
         ballast.unlink()  # 8 MiB of 64 are free
         opened.store.purge()  # what the refused batch left behind

@@ -86,9 +86,10 @@ class LanceStore(Store):
         return cls(folder, dim, tokens, durability)
 
     def refresh(self) -> int:
-        """Step to the newest version."""
+        """Step to the newest version; to see that there is none takes a look at names alone."""
         with self._reading():
-            self._dataset = self._files.newest()
+            if self._files.versions()[:1] != [self._dataset.version]:
+                self._dataset = self._files.newest()
             version: int = self._dataset.version
         return version
 
