@@ -343,3 +343,20 @@ def test_help_names_every_data_set(capsys: pytest.CaptureFixture[str]) -> None:
         words = set(out.replace(",", " ").split())
         assert code == 0
         assert {name.removesuffix("_m") for name in DATASETS} <= {word.rstrip(".") for word in words}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_facts_of_every_data_set_can_be_read(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "data", "list", name)
+    facts = DATASETS[name].facts
+    assert code == 0
+    assert out.startswith(f"{name}: {facts.title}\n")
+    for words in (facts.licence, facts.request, facts.citation, *facts.defects):
+        assert words in out
+    for edition in facts.editions:
+        for counts in edition.splits.values():
+            assert f"{counts.images:,}" in out
+    assert run(capsys, "data", "list")[1].count(facts.title) >= 1
+    tree = json.loads(run(capsys, "data", "list", name, "--json")[1])
+    assert tree["dataset"] == name
+    assert tree["defects"] == list(facts.defects)

@@ -13,6 +13,7 @@ import click
 
 from tipr.cli import options
 from tipr.cli.data_inspect import check, import_, stats
+from tipr.cli.data_list import list_
 from tipr.cli.data_pack import pack
 
 
@@ -90,5 +91,5 @@ def synth(
         )
 
 
-for part in (check, stats, import_, pack):
+for part in (list_, check, stats, import_, pack):
     command.add_command(part)

@@ -170,11 +170,13 @@ def _facts(
     seen = split.name == TRAINING
     cameras = len({camera for camera in split.image_camera if camera is not None})
     data = card.get("data") or {}
+    dataset = ((card.get("config") or {}).get("data") or {}).get("dataset")
+    where = f"{dataset} {split.name}, " if dataset else ""
     each = evaluation.captions // max(1, len(evaluation.text_to_image.languages))
     facts = [
         Fact("Model", f"{card.get('encoder', 'model')}, {parameters / 1e6:.2f} M parameters"),
         Fact("Method", _method(card)),
-        Fact("Gallery", f"{evaluation.images:,} pictures" + (f", {cameras} cameras" if cameras else "")),
+        Fact("Gallery", where + f"{evaluation.images:,} pictures" + (f", {cameras} cameras" if cameras else "")),
         _people(evaluation, seen=seen, known=bool(data)),
         Fact("Queries", f"{each:,} per language, {evaluation.captions:,} in all"),
     ]
