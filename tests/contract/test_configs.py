@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tipr.analysis.ablation import AblationConfig, plan
+from tipr.analysis.run_scores import pairs_seen
 from tipr.config import load
 from tipr.data.synthetic.presets import PRESETS
 from tipr.methods import METHODS
@@ -83,6 +84,11 @@ def captions_seen(config: RunConfig) -> int:
     if config.data.epoch_unit == "image":
         return (config.epochs or 0) * (2 if config.bilingual else config.data.captions_per_image)
     return (config.epochs or 0) * 2 * len(config.data.languages or PRESETS["standard"].languages)
+
+
+def test_a_step_of_bi_irra_sees_two_captions_of_a_picture() -> None:
+    config = load(ROOT / "bi_irra" / "ablation.yaml", AblationConfig).base
+    assert pairs_seen(config, 10, captions=64_000, images=8_000) == 10 * 64 * 2
 
 
 def test_the_ablation_of_bi_irra_has_the_figures_of_the_paper() -> None:

@@ -272,6 +272,7 @@ def test_a_row_may_evaluate_the_runs_of_another_in_its_own_way(tmp_path):
     config = parsed(settings=[*TREE["settings"], RERANKED], each_language=True)
     runs = plan(config, tmp_path, seeds=2)
     sharp, second = runs[2:4], runs[6:]
+    steps: list[tuple[int, int]] = []
     assert [run.folder for run in second] == [run.folder for run in sharp]
     assert [run.config for run in second] == [run.config for run in sharp]
     for run, ranks in zip(runs[:4], (*PLAIN, *SHARP), strict=True):
@@ -286,6 +287,9 @@ def test_a_row_may_evaluate_the_runs_of_another_in_its_own_way(tmp_path):
         ones = dataclasses.replace(scores.outcomes["en"], ranks=np.ones(8, np.int64))
         dataclasses.replace(scores, outcomes={"en": ones}).write(run.folder, run.scores_name)
     table = compare(config, runs, seeds=2)
+    pace = Pace(runs, [sharp[0], *second])
+    pace.counting(0, lambda done, total: steps.append((done, total)))(3, 20)
+    assert steps == [(3, 20)]  # nothing is trained for the second row
     assert table.rows[3].cells["R@1"].mean == 100.0
     assert table.rows[1].cells["R@1"].mean < 100.0
     shift = 100 - table.rows[0].cells["R@1"].mean

@@ -342,9 +342,9 @@ class Pace:
     def __init__(self, runs: Sequence[PlannedRun], waiting: Sequence[PlannedRun]) -> None:
         self._waiting = waiting
         self._seconds: dict[str, list[float]] = {}
-        self._steps = {run.setting.name: run.config.max_steps for run in waiting}
+        self._steps = {run.setting.name: run.config.max_steps if run.setting.runs_of is None else 0 for run in waiting}
         for run in runs:
-            if run.finished:
+            if run.finished and run.setting.runs_of is None:  # its minutes are those of the training
                 minutes = RunScores.read(run.folder, run.scores_name).facts.minutes
                 self._seconds.setdefault(run.setting.name, []).append(60 * minutes)
 
@@ -370,7 +370,8 @@ class Pace:
 
         def report(done: int, total: int) -> None:
             self._steps[self._waiting[place].setting.name] = total
-            steps = [self._steps[run.setting.name] or total for run in self._waiting]
+            known = [self._steps[run.setting.name] for run in self._waiting]
+            steps = [total if length is None else length for length in known]
             progress(sum(steps[:place]) + done, sum(steps))
 
         return report

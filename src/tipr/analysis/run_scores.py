@@ -352,7 +352,8 @@ def pairs_seen(config: RunConfig, steps: int, *, captions: int, images: int) -> 
         steps: optimiser steps.
         captions, images: of the training split.
     """
-    batch, each = config.data.batch_size, config.data.captions_per_image
+    batch = config.data.batch_size
+    each = 2 if config.bilingual else config.data.captions_per_image  # a caption in the source and one in a target
     if not isinstance(config.sampler, RandomSampling) or config.sampler.drop_last:
         return steps * batch * each  # all batches are full
     units = images if config.data.epoch_unit == "image" else captions
