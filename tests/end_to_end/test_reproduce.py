@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from checkpoint_samples import SAMPLES
+from test_import_bi_irra import vocabulary
 from test_import_command import merge_list
 
 from tipr.analysis import reproduction
@@ -38,7 +39,7 @@ def given(tmp_path: Path) -> dict[str, Path]:
     content = torch.load(weights, weights_only=True)
     content["token_embedding.weight"] = torch.randn(600, content["token_embedding.weight"].shape[1])
     torch.save(content, weights)
-    vocabulary = merge_list(tmp_path / "weights" / "bpe_simple_vocab_16e6.txt.gz", 600)
+    words = merge_list(tmp_path / "weights" / "bpe_simple_vocab_16e6.txt.gz", 600)
     import_model("openai_clip", weights, tmp_path / "once", config={"image_size": [64, 32]})
     encoder = json.loads((tmp_path / "once" / "model.json").read_text())["encoder"]
     recipe: dict[str, Any] = {
@@ -47,7 +48,7 @@ def given(tmp_path: Path) -> dict[str, Path]:
         "expected": {"en": {"R@1": [0.0, 100.0], "mAP": [99.0, 100.0]}},
         "method": {"name": "clip_baseline"},
         "encoder": encoder,
-        "tokenizer": {"kind": "clip", "vocabulary": str(vocabulary), "max_tokens": encoder["max_tokens"]},
+        "tokenizer": {"kind": "clip", "vocabulary": str(words), "max_tokens": encoder["max_tokens"]},
         "data": {"dataset": "cuhk_pedes", "root": "data", "batch_size": 4},
         "schedule": {"unit": "step", "warmup": 1},
         "max_steps": 3,
@@ -78,6 +79,43 @@ def test_a_recipe_is_run_once_and_compared(
     assert [each["inside"] for each in tree["expected"]] == [True, False]
     assert run(*command, "--set", "max_steps=4", "-q") == 2
     assert "was made with other settings: max_steps" in capsys.readouterr().err
+
+
+def test_bi_irra_starts_from_its_pretraining_file_and_reranks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = tmp_path / "RSTPReid", tmp_path / "weights"
+    benchmark_copies.multilingual(data, benchmark_copies.rstpreid(data), splits=("train", "test"))
+    folder.mkdir()
+    weights = SAMPLES["x2vlm"](folder)
+    sentences = vocabulary(folder, 300)
+    import_model("x2vlm", weights, tmp_path / "once", config={"image_size": [64, 32]})
+    encoder = json.loads((tmp_path / "once" / "model.json").read_text())["encoder"]
+    recipe: dict[str, Any] = {
+        "out": "runs/x",
+        "start_from": "models/cclm",
+        "expected": {"en": {"R@1": [0.0, 100.0]}, "zh": {"R@1": [0.0, 100.0]}},
+        "method": {"name": "bi_irra"},
+        "encoder": encoder,
+        "tokenizer": {"kind": "xlmr", "path": str(sentences), "max_tokens": encoder["max_tokens"]},
+        "data": {"dataset": "rstpreid_m", "root": "data", "languages": ["en", "zh"], "batch_size": 4},
+        "augmentation": {"kind": "two_of_six"},
+        "sampler": {"name": "random", "drop_last": True},
+        "schedule": {"unit": "step", "warmup": 1},
+        "selection": {"split": "last"},
+        "max_steps": 1,
+        "threads": 1,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = (tmp_path / "recipe.yaml", "--data", data, "--weights", weights, "--seeds", 1, "--out", tmp_path / "out")
+    assert run(*command) == 0
+    assert capsys.readouterr().out.count("expected 0 to 100: reached") == 2
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| **bi_irra, reranked 256, 1 seed** | last epoch |" in page
+    for language in ("en", "zh"):
+        assert f"## RSTPReid(M), captions in {language}" in page
+    card = (tmp_path / "out" / "seed-1" / "card.md").read_text()
+    assert "RESEARCH ONLY" in card
 
 
 @pytest.mark.parametrize(
