@@ -5,7 +5,11 @@
 The vectors are made here: identities of `VIEWS` noisy views each, a power-law spectrum and a shared mean direction, as
 image-text models give them. One memory pass is the sum over the bytes that an exact search reads, by as many threads.
 Every time is the median over the queries; the ratios are what is compared with the wanted ones. A gallery is filled
-through its store, so that nothing is encoded; it needs some 5 KB a row in memory, for NumPy's copy above all.
+through its store, so that nothing is encoded; it needs some 5 KB a row in memory, for NumPy's copy above all. torch is
+loaded, as it is where a model has encoded the queries.
+
+With --folder an interrupted run is continued: what a finished step (filling, searching, the index on disk) found is
+kept there, and so is the gallery.
 """
 
 from __future__ import annotations
@@ -13,18 +17,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from record import write
@@ -32,6 +39,7 @@ from tipr.gallery import Gallery
 from tipr.gallery.filters import Filters
 from tipr.gallery.stores import Row
 from tipr.gallery.stores.exact import ExactScan
+from tipr.gallery.stores.near import NearScan
 from tipr.gallery.stores.on_disk import OnDisk
 from tipr.gallery.stores.segment import faiss_installed
 from tipr.metrics.ranking import stable_similarity, top_k
@@ -163,19 +171,43 @@ def numpy_beside(vectors: NDArray[np.float16], queries: NDArray[np.float32], mas
     return result
 
 
-def measure(folder: Path, rows: int, count: int) -> dict[str, Any]:
-    """All figures."""
-    rng = np.random.default_rng(0)
-    vectors, centres = people(rows, rng)
-    who = rng.integers(0, len(centres), count)
-    near = centres[who] + 0.3 * rng.normal(size=(count, DIM)) * np.arange(1, DIM + 1) ** -0.5
-    queries = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
-    gallery, results = filled(folder, vectors)
-    reader, store = gallery._reader, gallery._store
+def looked_for(centres: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(count, DIM) unit queries near identities, and the same moved away, as words lie away from pictures."""
+    rng = np.random.default_rng(1)
+    spectrum = np.arange(1, DIM + 1) ** -0.5
+    near = centres[rng.integers(0, len(centres), count)] + 0.3 * rng.normal(size=(count, DIM)) * spectrum
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    away = rng.normal(size=DIM) * spectrum**0.5
+    far = 0.6 * near + 0.8 * away / np.linalg.norm(away)
+    far += 0.5 * rng.normal(size=(count, DIM)) * spectrum / np.linalg.norm(spectrum)
+    return near.astype(np.float32), (far / np.linalg.norm(far, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall(found: Any, scan: ExactScan, queries: NDArray[np.float32], k: int) -> float:
+    """Share of the k best rows that a search by candidates finds."""
+    pairs = zip(found.best(queries, k), scan.best(queries, k), strict=True)
+    return float(np.mean([np.isin(exact.positions, some.positions).mean() for some, exact in pairs]))
+
+
+def fill(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    """Make vectors, queries and the gallery."""
+    vectors, centres = people(rows, np.random.default_rng(0))
+    near, far = looked_for(centres, count)
+    for name, array in (("vectors", vectors), ("near", near), ("far", far)):
+        np.save(folder / f"{name}.npy", array)
+    shutil.rmtree(folder / "gallery", ignore_errors=True)
+    return filled(folder / "gallery", vectors)[1]
+
+
+def search(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    """Search the rows in memory, every way."""
+    vectors, queries, far = (np.load(folder / f"{name}.npy") for name in ("vectors", "near", "far"))
+    gallery = Gallery.open(folder / "gallery")
+    reader = gallery._reader
     reader.refresh()
     begin = time.perf_counter()
     scan = reader.scan()
-    results["fill_seconds"] = time.perf_counter() - begin
+    results = {"fill_seconds": time.perf_counter() - begin}
     assert isinstance(scan, ExactScan)
     last_day = (START + timedelta(days=DAYS * 0.99)).isoformat()
     filters = {
@@ -193,11 +225,18 @@ def measure(folder: Path, rows: int, count: int) -> dict[str, Any]:
             lambda n, chosen=chosen: scan.best(queries[n : n + 1], 10, chosen.mask(columns, rows)), count
         )
     many = np.resize(queries, (BATCH, DIM))
+    scan.best(many, 10)
     seconds["batch_a_query"] = median(lambda _: scan.best(many, 10), 3) / BATCH
+    begin = time.perf_counter()
+    codes = NearScan(scan)
+    codes.best(queries[:1], 10)
+    results["codes_seconds"] = time.perf_counter() - begin
+    seconds["approximate"] = median(lambda n: codes.best(queries[n : n + 1], 10), count)
+    seconds["search_with_hits"] = median(lambda n: gallery.search(queries[n], 10), count)
     exact = [set(ranked.positions.tolist()) for ranked in scan.best(queries, 10)]
     checked = min(count, 5)
     masks = {name: chosen.mask(columns, rows) for name, chosen in filters.items()}
-    recall = [
+    alike = [
         len(
             set(scan.best(queries[n : n + 1], 10, mask)[0].positions.tolist())
             & reference(vectors, queries[n], 10, mask)
@@ -206,43 +245,73 @@ def measure(folder: Path, rows: int, count: int) -> dict[str, Any]:
         for n in range(checked)
     ]
     assert all(exact[n] == reference(vectors, queries[n], 10) for n in range(checked))
+    results |= {
+        "exact_top10_over_memory_pass": seconds["top10"] / seconds["memory_pass"],
+        **{f"{name}_over_exact": seconds[name] / seconds["top10"] for name in filters},
+        "filter_recall": float(np.sum(alike)) / (10 * len(alike)),
+        "top256_over_top10": seconds["top256"] / seconds["top10"],
+        "batch_a_query_over_exact": seconds["batch_a_query"] / seconds["top10"],
+        "approximate_over_exact": seconds["approximate"] / seconds["top10"],
+        "approximate_recall_at_10": recall(codes, scan, queries, 10),
+        "approximate_recall_at_256": recall(codes, scan, queries, 256),
+        "approximate_recall_at_10_of_far_queries": recall(codes, scan, far, 10),
+    }
+    beside = numpy_beside(vectors, queries, masks)
+    return {**results, "faiss": scan.fast, "seconds": seconds, "numpy_seconds": beside}
+
+
+def index_on_disk(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    """Search by the index on disk: warm, and by a process that has just begun."""
+    queries = np.load(folder / "near.npy")
+    gallery = Gallery.open(folder / "gallery")
+    scan = gallery._reader.scan() if gallery._reader.refresh() else None
+    assert isinstance(scan, ExactScan)
     begin = time.perf_counter()
     gallery.index()
-    results["index_build_seconds"] = time.perf_counter() - begin
-    reader.refresh()
-    index = OnDisk(store, indexed=True)
+    building = time.perf_counter() - begin
+    index = OnDisk(gallery._store, indexed=True)
     index.best(queries[:1], 10)
-    seconds["approximate"] = median(lambda n: store.nearest(queries[n], 10), count)
-    seconds["approximate_with_exact_scores"] = median(lambda n: index.best(queries[n : n + 1], 10), count)
-    found = [set(index.best(query[None], 10)[0].positions.tolist()) for query in queries]
-    np.save(folder.parent / "query.npy", queries[0])
+    seconds = median(lambda n: index.best(queries[n : n + 1], 10), count)
+    np.save(folder / "query.npy", queries[0])
     cold = json.loads(
         subprocess.run(
-            [sys.executable, "-c", COLD, str(folder), str(folder.parent / "query.npy")],
+            [sys.executable, "-c", COLD, str(folder / "gallery"), str(folder / "query.npy")],
             check=True,
             capture_output=True,
             text=True,
         ).stdout
     )
-    results |= {
-        "exact_top10_over_memory_pass": seconds["top10"] / seconds["memory_pass"],
-        **{f"{name}_over_exact": seconds[name] / seconds["top10"] for name in filters},
-        "filter_recall": float(np.sum(recall)) / (10 * len(recall)),
-        "top256_over_top10": seconds["top256"] / seconds["top10"],
-        "batch_a_query_over_exact": seconds["batch_a_query"] / seconds["top10"],
-        "approximate_over_exact": seconds["approximate_with_exact_scores"] / seconds["top10"],
-        "approximate_recall_at_10": float(np.mean([len(a & b) / 10 for a, b in zip(found, exact, strict=True)])),
+    return {
+        "index_build_seconds": building,
+        "index_on_disk_seconds": seconds,
+        "index_on_disk_recall_at_10": recall(index, scan, queries, 10),
         "cold_open_to_first_answer_seconds": cold["seconds"],
     }
-    beside = numpy_beside(vectors, queries, masks)
+
+
+STEPS = {"fill": fill, "search": search, "index": index_on_disk}
+
+
+def measure(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    """All figures; what a step has found before is taken from the folder."""
+    results: dict[str, Any] = {}
+    for name, step in STEPS.items():
+        kept = folder / f"{name}-{rows}-{count}.json"
+        if not kept.exists():
+            print(f"{name} ...", file=sys.stderr)
+            found = {**step(folder, rows, count), "load_average": round(os.getloadavg()[0], 1)}
+            kept.write_text(json.dumps(found))
+        found = json.loads(kept.read_text())
+        results |= {**found, "load_average": {**results.get("load_average", {}), name: found["load_average"]}}
     return {
         "rows": rows,
         "dim": DIM,
         "queries": count,
-        "faiss": scan.fast,
+        "faiss": results.pop("faiss"),
         "ratios": {name: {"measured": round(results[name], 3), "wanted": wanted} for name, wanted in WANTED.items()},
-        "seconds": {name: round(value, 5) for name, value in seconds.items()},
-        "numpy_seconds": {name: round(value, 5) for name, value in beside.items()},
+        "seconds": {name: round(value, 5) for name, value in results.pop("seconds").items()},
+        "numpy_seconds": {name: round(value, 5) for name, value in results.pop("numpy_seconds").items()},
+        "load_average": results.pop("load_average"),
         **{name: round(value, 3) for name, value in results.items() if name not in WANTED},
     }
 
@@ -251,13 +320,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=20)
-    parser.add_argument("--folder", type=Path, help="where the gallery is made; a temporary folder by default")
+    parser.add_argument("--folder", type=Path, help="where the gallery is made and kept; a temporary folder by default")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/gallery.json")
     options = parser.parse_args()
     if not faiss_installed():
         print("faiss-cpu is not installed: NumPy scans", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        results = measure(Path(folder) / "gallery", options.rows, options.queries)
+    with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        results = measure(Path(folder), options.rows, options.queries)
     json.dump(results, sys.stdout, indent=2)
     print()
     if options.write:

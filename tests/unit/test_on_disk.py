@@ -68,6 +68,14 @@ def test_an_index_is_asked_for_by_name_or_by_need(gallery: Gallery, vectors: np.
                 assert [hit.id for hit in found] == sorted(scores, key=lambda row: (-scores[row], row))  # exact scores
                 overlap.append(len(scores.keys() & {hit.id for hit in wanted}) / 10)
         assert np.mean(overlap) >= 0.95
+    told: list[str] = []
+    small.search(queries[0], say=told.append)
+    assert told == [
+        "the gallery's vectors are too many for memory: it was searched through its index, which may miss a picture"
+    ]
+    small.search(queries[0], approximate=True, say=told.append)
+    gallery.search(queries[0], say=told.append)
+    assert len(told) == 1
     few: Any = {"camera": "camera 7", "approximate": True}  # a tenth or less: every one of them is scored
     assert gallery.search(queries[3], 30, **few) == gallery.search(queries[3], 30, camera="camera 7")
 

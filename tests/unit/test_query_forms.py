@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_model import ColourModel, paint
+from test_where import PAYLOADS
 
 from tipr.errors import ConfigError, GalleryError
 from tipr.gallery import Gallery
+from tipr.gallery.conditions import quoted
 from tipr.gallery.filters import Filters
 from tipr.gallery.query import Query, read_queries
 
@@ -196,3 +198,18 @@ def test_a_cursor_belongs_to_its_search(gallery: Gallery) -> None:
         with pytest.raises(ConfigError, match="this is not a cursor"):
             gallery.search_page("red", 3, after=wrong)
     assert gallery.search_page("red", 99).cursor is None
+
+
+def test_a_thousand_payloads_change_nothing_and_find_nothing(gallery: Gallery) -> None:
+    def state() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in gallery.path.rglob("*") if path.is_file()}
+
+    before = state()
+    query = np.ones(8, np.float32)
+    assert gallery.search(query, camera=PAYLOADS) == []
+    for payload in PAYLOADS[::40]:
+        given: list[dict[str, Any]] = [{"camera": payload}, {"tags": payload}, {"where": f"path = {quoted(payload)}"}]
+        for options in given:
+            assert gallery.search(query, **options) == []
+    assert state() == before
+    assert len(gallery.search(query, 99)) == 36

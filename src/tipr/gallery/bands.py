@@ -56,8 +56,14 @@ def band_limits(scores: np.ndarray) -> BandLimits:
 
 def background(scores: np.ndarray) -> tuple[float, float]:
     """Middle and unit of a query's scores with a gallery, or with a sample of it: (G,) floats, G >= 1."""
-    middle = float(np.median(scores))
-    return middle, SCALE * float(np.median(np.abs(scores - middle)))
+    middle, unit = backgrounds(scores[None])
+    return float(middle[0]), float(unit[0])
+
+
+def backgrounds(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Q,) middles and (Q,) units of several queries' scores: (Q, G) floats, G >= 1."""
+    middle = np.median(scores, axis=1)
+    return middle.astype(np.float64), SCALE * np.median(np.abs(scores - middle[:, None]), axis=1).astype(np.float64)
 
 
 def band(score: float, limits: BandLimits) -> str:

@@ -17,6 +17,7 @@ import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import GalleryCorrupt
-from tipr.gallery.bands import DEFAULT, BandLimits, Units, background
+from tipr.gallery.bands import DEFAULT, BandLimits, Units, background, backgrounds
 from tipr.gallery.durable import read_json, write_json
 from tipr.metrics.ranking import stable_similarity
 
@@ -44,6 +45,8 @@ GROWTH = 1.5
 FALSE_RATE = 0.015
 """Share of background queries whose best picture may stand out: well below what is promised for others, 5 %, who say
 things otherwise than the background does."""
+TOGETHER = 256
+"""Queries that are compared with the sample at a time."""
 SEED = 20_261_121
 BACKGROUND = "background.json"
 LIMITS = "bands.json"
@@ -81,7 +84,8 @@ def length(text: str) -> str:
     return "short" if len(text.encode("utf-8", "replace")) <= SHORT else "long"
 
 
-def descriptions(count: int, seed: int) -> list[tuple[str, str]]:
+@lru_cache(maxsize=1)
+def descriptions(count: int, seed: int) -> tuple[tuple[str, str], ...]:
     """(language, description) of rendered people, another one for each; `count` in each of the four languages."""
     from tipr.data.samples import LANGUAGES
     from tipr.data.synthetic.attributes import sample_person, sample_shot
@@ -95,7 +99,7 @@ def descriptions(count: int, seed: int) -> list[tuple[str, str]]:
             seen = facts(person, sample_shot(generator, person, 0), generator)
             text = realise(seen, language, generator, plans="paraphrase" if number // 2 % 2 else "training")
             made.append((language, text if number % 2 else shortened(text, generator)))
-    return made
+    return tuple(made)
 
 
 def measure(
@@ -121,11 +125,13 @@ def measure(
 
 def best_units(scan: ExactScan | OnDisk, queries: NDArray[np.float32]) -> NDArray[np.float64]:
     """(Q,) how far the best row of each of (Q, D) queries stands above the query's background, in units."""
+    best = np.array([ranked.scores[0] for ranked in scan.best(queries, 1)], dtype=np.float64)
     result = []
-    for query, ranked in zip(queries, scan.best(queries, 1), strict=True):
-        middle, unit = background(stable_similarity(query, scan.sample))
-        result.append((float(ranked.scores[0]) - middle) / unit if unit > 0 else 0.0)
-    return np.array(result)
+    for start in range(0, len(queries), TOGETHER):
+        middle, unit = backgrounds(stable_similarity(queries[start : start + TOGETHER], scan.sample))
+        above = best[start : start + TOGETHER] - middle
+        result.append(np.divide(above, unit, out=np.zeros_like(above), where=unit > 0))
+    return np.concatenate(result)
 
 
 def calibrate(folder: Path, scan: ExactScan | OnDisk, retriever: Callable[[], Retriever]) -> Calibration | None:

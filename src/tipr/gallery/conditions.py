@@ -22,7 +22,8 @@ Columns = Mapping[str, NDArray[Any] | Coded]
 
 TEXTS = ("camera", "path", "identity", "sha256")
 NUMBERS = ("width", "height")
-NAMES = (*TEXTS, "time", "tag", *NUMBERS)
+TIMES = ("time", "indexed")
+NAMES = (*TEXTS, *TIMES, "tag", *NUMBERS, "box")
 """Columns of every gallery that a condition can name; any other name is the key of `key=value` tags."""
 
 Test = Callable[[Any], bool]
@@ -123,17 +124,22 @@ class NumberIs(Condition):
 
 @dataclass(frozen=True, slots=True)
 class TimeIs(Condition):
-    """The time of the photograph, from `first` to `last`, both included; None leaves a side open."""
+    """The time of the photograph, or of its indexing, from `first` to `last`, both included; None leaves a side open.
+
+    Attributes:
+        column: one of `TIMES`.
+    """
 
     first: datetime | None
     last: datetime | None
+    column: str = "time"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return ("time",)
+        return (self.column,)
 
     def mask(self, columns: Columns, count: int) -> NDArray[np.bool_]:
-        time = columns["time"]
+        time = columns[self.column]
         if isinstance(time, Coded):
             raise TypeError("times are an array, not coded")
         keep = ~np.isnat(time)
@@ -144,8 +150,8 @@ class TimeIs(Condition):
         return keep
 
     def __str__(self) -> str:
-        bounds = [f"time {sign} {at.isoformat()}" for sign, at in ((">=", self.first), ("<=", self.last)) if at]
-        return " and ".join(bounds)
+        bounds = ((">=", self.first), ("<=", self.last))
+        return " and ".join(f"{self.column} {sign} {at.isoformat()}" for sign, at in bounds if at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +162,13 @@ class Known(Condition):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (self.column if self.column in (*TEXTS, *NUMBERS, "time") else "tags",)
+        return (self.column if self.column in NAMES and self.column != "tag" else "tags",)
 
     def mask(self, columns: Columns, count: int) -> NDArray[np.bool_]:
         values = columns[self.columns[0]]
-        if self.column == "time" and not isinstance(values, Coded):
+        if self.column in TIMES and not isinstance(values, Coded):
             return ~np.isnat(values)
-        if self.column in TEXTS:
+        if self.column in (*TEXTS, "box"):
             return matching(values, lambda value: value is not None)
         if self.column == "tag":
             return matching(values, bool)

@@ -22,6 +22,7 @@ from tipr.gallery.reader import Reader
 from tipr.gallery.reranking import PicturesAgain, match
 from tipr.gallery.search import Hit, Matched, Page, Search
 from tipr.gallery.stores import Store
+from tipr.gallery.stores.on_disk import OnDisk
 from tipr.metrics.ranking import stable_similarity
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Searching:
         say = say or logger.warning
 
         def page() -> Page:
-            search = self._search(filters, group_by, approximate=approximate, language=language)
+            search = self._search(filters, group_by, approximate=approximate, language=language, say=say)
             vector = self._query_vector(query, model, language, say)
             second = None
             if rerank is not None and words is not None:
@@ -107,7 +108,7 @@ class Searching:
         told = say or logger.warning
 
         def search() -> list[list[Hit]]:
-            found = self._search(filters, group_by, language=language)
+            found = self._search(filters, group_by, language=language, say=told)
             if not asked:
                 return []
             vectors = np.stack([self._query_vector(query, None, language, told) for query in asked])
@@ -122,10 +123,16 @@ class Searching:
         *,
         approximate: bool = False,
         language: str | None = None,
+        say: Say,
     ) -> Search:
         if not len(self._reader.ids()):
             raise GalleryError(f"gallery {self._path} is empty: add pictures with `tipr index add`")
         scan = self._reader.index() if approximate else self._reader.scan()
+        if isinstance(scan, OnDisk) and scan.indexed and not approximate:
+            say(
+                "the gallery's vectors are too many for memory: it was searched through its index, which may miss a "
+                "picture"
+            )
         measured = read_calibration(self._path)
 
         def limits(query: NDArray[np.float32], words: str | None) -> BandLimits:

@@ -5,8 +5,10 @@
     one        = "not" one | "(" expression ")" | test
     test       = COLUMN SIGN VALUE | COLUMN "in" "(" VALUE { "," VALUE } ")" | COLUMN "is" ( "known" | "unknown" )
 
-COLUMN: camera, path, identity, sha256, time, tag, width, height, or the key of `key=value` tags.
-SIGN: `=`, `!=`; `^=` begins with, `*=` holds (texts); `<`, `<=`, `>`, `>=` (time, width, height).
+COLUMN: camera, path, identity, sha256, time, indexed (when it was), tag, width, height, box, or the key of `key=value`
+tags.
+SIGN: `=`, `!=`; `^=` begins with, `*=` holds (texts); `<`, `<=`, `>`, `>=` (times, width, height); none for a box,
+which is known or unknown.
 VALUE: a word, or a text between single or double quotes, where a doubled quote stands for itself. A time is a date (its
 whole day, UTC) or an RFC 3339 time. Words of the language are written small; quoted, they are plain texts.
 
@@ -24,6 +26,7 @@ from tipr.gallery.conditions import (
     NUMBERS,
     ORDERS,
     TEXT_TESTS,
+    TIMES,
     Both,
     Condition,
     Known,
@@ -164,8 +167,10 @@ class _Reader:
 
 def _test(column: str, sign: str, value: str) -> Condition:
     """One comparison, its value read as the column needs it."""
-    if column == "time":
-        return _time(sign, value)
+    if column in TIMES:
+        return _time(column, sign, value)
+    if column == "box":
+        raise ConfigError(f"where: box {sign}: only `box is known` and `box is unknown` can be asked")
     if column in NUMBERS:
         if sign in ("^=", "*="):
             raise ConfigError(f"where: {column} {sign}: a number can be compared by = != < <= > >= only")
@@ -179,11 +184,11 @@ def _test(column: str, sign: str, value: str) -> Condition:
     return TextIs(column, sign, (value,))
 
 
-def _time(sign: str, value: str) -> TimeIs:
+def _time(column: str, sign: str, value: str) -> TimeIs:
     from tipr.gallery.filters import moment
 
-    first = moment(value, "where: time")
-    last = moment(value, "where: time", end=True)  # another one only for a date: the end of its day
+    first = moment(value, f"where: {column}")
+    last = moment(value, f"where: {column}", end=True)  # another one only for a date: the end of its day
     spans: dict[str, tuple[datetime | None, datetime | None]] = {
         "=": (first, last),
         ">=": (first, None),
@@ -191,11 +196,11 @@ def _time(sign: str, value: str) -> TimeIs:
     }
     try:
         if sign == ">":
-            return TimeIs(just_after(last), None)
+            return TimeIs(just_after(last), None, column)
         if sign == "<":
-            return TimeIs(None, just_before(first))
+            return TimeIs(None, just_before(first), column)
     except OverflowError:
-        raise ConfigError(f"where: time {sign} {value}: nothing lies outside the calendar") from None
+        raise ConfigError(f"where: {column} {sign} {value}: nothing lies outside the calendar") from None
     if sign not in spans:
-        raise ConfigError(f"where: time {sign}: a time can be compared by = != < <= > >= only")
-    return TimeIs(*spans[sign])
+        raise ConfigError(f"where: {column} {sign}: a time can be compared by = != < <= > >= only")
+    return TimeIs(*spans[sign], column)

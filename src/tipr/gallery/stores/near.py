@@ -45,7 +45,7 @@ class NearScan:
     def best(self, queries: NDArray[np.float32], count: int, keep: Mask | None = None) -> list[Ranked]:
         """As `ExactScan.best`, of the rows that are found."""
         share = share_of(keep)
-        if share <= EXACT_BELOW:
+        if share <= EXACT_BELOW or len(self._scan.segments) == 1:
             return self._scan.best(queries, count, keep)
 
         def candidates(query: NDArray[np.float32]) -> Candidates:

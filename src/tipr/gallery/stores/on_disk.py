@@ -28,10 +28,11 @@ class OnDisk:
 
     Attributes:
         ids: (N,) int64, rising.
+        indexed: as given.
     """
 
     def __init__(self, store: Store, *, indexed: bool) -> None:
-        self._store, self._indexed = store, indexed
+        self._store, self.indexed = store, indexed
         self.ids = store.ids()
 
     def __len__(self) -> int:
@@ -39,7 +40,7 @@ class OnDisk:
 
     def best(self, queries: NDArray[np.float32], count: int, keep: Mask | None = None) -> list[Ranked]:
         """As `ExactScan.best`; through an index, the best rows of those it finds."""
-        if self._indexed and share_of(keep) > EXACT_BELOW:
+        if self.indexed and share_of(keep) > EXACT_BELOW:
             return [best_of(self._candidates(query), query, count, keep, len(self)) for query in queries]
         return ranked_from_blocks(queries, self._blocks(keep), count)
 
