@@ -105,14 +105,20 @@ def test_a_run_selected_on_the_test_split_must_be_asked_for(folders: list[Path],
     assert "chosen on the test split" in found.left_out[0]
     shown = standings([*folders, other], test_selected=True)
     assert "test split" in {row.selection for row in shown.sections[0].ours}
-    assert standing_tables.SELECTED_ON_TEST in standing_tables.markdown(shown)
+    page = standing_tables.markdown(shown)
+    assert standing_tables.SELECTED_ON_TEST in page
+    assert "--test-selected" not in page
+    assert "--test-selected shows runs that did" in standing_tables.markdown(standings(folders))
 
 
 def test_the_pages_say_how_figures_were_chosen(folders: list[Path], tmp_path: Path) -> None:
     found = standings(folders)
     page = standing_tables.markdown(found)
     assert "| **clip_baseline, 2 seeds** | validation | 81.25 ± 8.84 [" in page
-    assert "| IRRA (ours) | test split † | 73.38 | 89.93 | 93.71 | 66.13 | 50.24 | IRRA (CVPR 2023), Table 1" in page
+    assert (
+        "| IRRA (its authors) | test split † | 73.38 | 89.93 | 93.71 | 66.13 | 50.24 | IRRA (CVPR 2023), Table 1"
+        in page
+    )
     assert "expected below a published one that did" in page
     lines = standing_tables.latex(found)
     assert r"clip\_baseline, 2 seeds & validation & 81.25 $\pm$ 8.84 [" in lines

@@ -54,7 +54,8 @@ def remarks(standings: Standings) -> list[str]:
         if any(row.selection != TEST for row in ours):
             lines.append(
                 "The rules of selection differ: a row of ours that did not look at the test split is expected below a "
-                "published one that did. --test-selected shows runs that did."
+                "published one that did."
+                + ("" if any(row.selection == TEST for row in ours) else " --test-selected shows runs that did.")
             )
     if any(row.selection == "not stated" for row in theirs):
         lines.append("'not stated': the paper does not say how its epoch was chosen.")
@@ -141,7 +142,8 @@ def _our_row(row: Standing, language: str) -> tuple[str, ...]:
 
 def _their_row(row: PublishedResult) -> tuple[str, ...]:
     values = [f"{row.scores[metric]:.2f}" if metric in row.scores else ABSENT for metric in METRICS]
-    return row.method, SELECTED_ON_TEST if row.selection == "test" else row.selection, *values, row.place
+    name = row.method.replace("(ours)", "(its authors)")  # as printed; on this page "ours" are the user's runs
+    return name, SELECTED_ON_TEST if row.selection == "test" else row.selection, *values, row.place
 
 
 _LATEX = {
