@@ -6,6 +6,9 @@ import csv
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -160,6 +163,29 @@ def test_marks_that_cannot_be_read_stop_a_restore(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "g" / "gallery.json").read_text())
     write_settings(tmp_path / "g", {**settings, "created": "2026-02-02T00:00:00+00:00"})
     assert restore(tmp_path / "b", tmp_path / "again2").erased_in is None
+
+
+def test_what_a_kill_leaves_behind_goes_with_the_next_backup(tmp_path: Path) -> None:
+    make(tmp_path / "g")
+    code = """
+import os, signal, sys
+from tipr.gallery import backup
+backup._sync_tree = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+backup.back_up(sys.argv[1], sys.argv[2])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "g"), str(tmp_path / "b")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob(".b.*.draft")
+    assert anywhere(left, "/part0/005.jpg")
+    others = tmp_path / ".b.mine.draft"  # somebody else's folder
+    others.mkdir()
+    with backup._Draft(tmp_path / "b") as at_work:
+        assert not left.exists()
+        back_up(tmp_path / "g", tmp_path / "b")
+        assert at_work.exists()
+        shutil.rmtree(tmp_path / "b")
+    assert others.exists()
+    assert not any((tmp_path / "b").iterdir())
 
 
 def test_a_torn_backup_is_refused_and_the_target_untouched(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ there since is erased from what is restored before it takes its name (`tipr.gall
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -28,6 +30,8 @@ from tipr.gallery.verify import store_of
 
 NAME = "backup.json"
 FORMAT = 1
+UNFINISHED = ".unfinished"
+"""In a folder that is being made, locked by the process that makes it."""
 ATTEMPTS = 4
 """Copies that are begun beside writers; the last one makes them wait."""
 PATIENCE = 30.0
@@ -158,7 +162,10 @@ def restore(
 
 
 class _Draft:
-    """A folder beside the wanted one, which takes its name when the block ends well, and goes when it does not."""
+    """A folder beside the wanted one, which takes its name when the block ends well, and goes when it does not.
+
+    One that a killed process left behind holds people whom no erasure would find: the next draft removes it.
+    """
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -166,24 +173,44 @@ class _Draft:
     def __enter__(self) -> Path:
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
+            for mark in self._target.parent.glob(f".{glob.escape(self._target.name)}.*.draft/{UNFINISHED}"):
+                if (lock := _locked(mark)) is not None:  # nobody works on it any more
+                    shutil.rmtree(mark.parent, ignore_errors=True)
+                    os.close(lock)
             name = tempfile.mkdtemp(prefix=f".{self._target.name}.", suffix=".draft", dir=self._target.parent)
+            self._draft = Path(name)
+            self._draft.chmod(0o755)
+            self._lock = _locked(self._draft / UNFINISHED)
         except OSError as error:
             raise GalleryError(f"cannot write {self._target}: {error.strerror or error}") from None
-        self._draft = Path(name)
-        self._draft.chmod(0o755)
         return self._draft
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
             if kind is None:
+                (self._draft / UNFINISHED).unlink()
+                durable.sync_folder(self._draft)
                 self._draft.rename(self._target)
                 durable.sync_folder(self._target.parent)
         except OSError as problem:
             raise GalleryError(f"cannot write {self._target}: {problem.strerror or problem}") from None
         finally:
             shutil.rmtree(self._draft, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
         if isinstance(error, OSError):
             raise GalleryError(f"cannot write {self._target}: {error.strerror or error}") from None
+
+
+def _locked(mark: Path) -> int | None:
+    """A descriptor of a file that is locked as long as it is open; None when another process holds it."""
+    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _refuse_what_is_there(target: Path, what: str) -> None:
