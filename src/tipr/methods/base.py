@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tipr.config import Section
 from tipr.data.batch import BilingualBatch, PairBatch, TrainBatch
 from tipr.encoders.base import Encoder
+from tipr.errors import ConfigError
 
 Name = TypeVar("Name", bound=str)
 
@@ -97,6 +98,20 @@ class TrainingFacts:
     identities: int | None
     image_id: NDArray[np.int64] | None = None
     seed: int = 0
+
+
+def identity_classifier(embed_dim: int, facts: TrainingFacts) -> nn.Linear:
+    """(..., D) joint features -> (..., P) logits of the training identities, its first weights small as in IRRA.
+
+    Raises:
+        ConfigError: identities are not known.
+    """
+    if facts.identities is None:
+        raise ConfigError("method.losses: id needs training data with identities")
+    classifier = nn.Linear(embed_dim, facts.identities)
+    nn.init.normal_(classifier.weight, std=0.001)
+    nn.init.zeros_(classifier.bias)
+    return classifier
 
 
 @dataclass

@@ -21,7 +21,7 @@ from tipr.encoders.base import Encoded, Encoder
 from tipr.encoders.beit_xlmr import BeitXlmrEncoder
 from tipr.errors import ConfigError
 from tipr.losses import hard_negatives, identity_loss, itc_loss, itm_loss, mlm_loss, reconstruction_loss, sdm_loss
-from tipr.methods.base import Method, MethodConfig, StepContext, StepOutput, TrainingFacts
+from tipr.methods.base import Method, MethodConfig, StepContext, StepOutput, TrainingFacts, identity_classifier
 from tipr.methods.bi_irra_config import PUBLISHED_WEIGHTS, BiIrraConfig, Language
 from tipr.methods.interaction import TextHead
 from tipr.methods.irra import labelled_positions
@@ -85,11 +85,7 @@ class BiIrra(Method):
         if self.uses_mlm:
             self.mlm_head = TextHead(encoder.word_embeddings, tied=config.tie_decoder)
         if "id" in config.losses:
-            if facts.identities is None:
-                raise ConfigError("method.losses: id needs training data with identities")
-            self.classifier = nn.Linear(encoder.embed_dim, facts.identities)
-            nn.init.normal_(self.classifier.weight, std=0.001)
-            nn.init.zeros_(self.classifier.bias)
+            self.classifier = identity_classifier(encoder.embed_dim, facts)
 
     @classmethod
     def build(cls, config: BiIrraConfig, encoder: Encoder, facts: TrainingFacts) -> Self:

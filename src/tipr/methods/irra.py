@@ -6,11 +6,10 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from tipr.data.batch import IGNORE, TrainBatch
 from tipr.encoders.base import Encoded, Encoder
-from tipr.errors import ConfigError
 from tipr.losses import cmpm_loss, identity_loss, itc_loss, mlm_loss, sdm_loss
 from tipr.methods.base import (
     LEARNT_SCALE,
@@ -20,6 +19,7 @@ from tipr.methods.base import (
     StepOutput,
     TrainingFacts,
     for_each_caption,
+    identity_classifier,
     some_and_distinct,
 )
 from tipr.methods.interaction import InteractionEncoder, MlmHead, default_heads
@@ -83,11 +83,7 @@ class Irra(Method):
         self.uses_mlm = "mlm" in config.losses
         width = encoder.width
         if "id" in config.losses:
-            if facts.identities is None:
-                raise ConfigError("method.losses: id needs training data with identities")
-            self.classifier = nn.Linear(encoder.embed_dim, facts.identities)
-            nn.init.normal_(self.classifier.weight, std=0.001)
-            nn.init.zeros_(self.classifier.bias)
+            self.classifier = identity_classifier(encoder.embed_dim, facts)
         if self.uses_mlm:
             self.interaction = InteractionEncoder(width, config.heads or default_heads(width), config.depth)
             self.mlm_head = MlmHead(width, facts.vocabulary_size, config.depth)

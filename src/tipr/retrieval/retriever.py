@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipr.errors import ConfigError, TiprError, WeightsError
+from tipr.retrieval.device import open_device
 from tipr.retrieval.model_folder import (
     DESCRIPTION,
     FORMAT,
@@ -94,7 +95,7 @@ class Retriever:
             ConfigError: the device is not there.
         """
         folder = model_folder(path)
-        target = _device(device)
+        target = open_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
         description = read_description(folder)
@@ -340,16 +341,6 @@ class Retriever:
         if not np.isfinite(rows).all():
             raise WeightsError(f"model {self.source or 'in memory'} gives features that are not finite")
         return rows
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}: use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found; use cpu")
-    return device
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -15,12 +15,12 @@ from typing import Any, Self
 import torch
 
 from tipr.errors import ConfigError, WeightsError
+from tipr.retrieval.device import open_device
 from tipr.translation.backends import Answer, Prompt, Take
 from tipr.translation.folder_backend import FROM_DISK, GREEDY, FolderBackend, load_network
 from tipr.translation.model_folder import (
     ModelFolder,
     offline_transformers,
-    open_device,
     open_model_folder,
     special_tokens,
     without_tokens,

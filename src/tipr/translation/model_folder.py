@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tipr.errors import ConfigError, WeightsError
+from tipr.errors import WeightsError
 
 CONFIGURATION = "config.json"
 
@@ -65,21 +63,6 @@ def open_model_folder(path: Path | str) -> ModelFolder:
     if configuration.get("quantization_config"):
         raise WeightsError(f"the weights in {path} are quantised: give the folder of the unquantised model")
     return ModelFolder(path, str(model_type), configuration)
-
-
-def open_device(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}: use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found; use cpu")
-    return device
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:

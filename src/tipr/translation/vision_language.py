@@ -21,12 +21,12 @@ from torch.nn import functional
 
 from tipr.data.images import read_image
 from tipr.errors import ConfigError, WeightsError
+from tipr.retrieval.device import open_device
 from tipr.translation.backends import Answer, Prompt
 from tipr.translation.folder_backend import FROM_DISK, GREEDY, FolderBackend, load_network
 from tipr.translation.model_folder import (
     ModelFolder,
     offline_transformers,
-    open_device,
     open_model_folder,
     special_tokens,
     without_tokens,
