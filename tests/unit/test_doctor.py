@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,7 +176,23 @@ def test_memory_that_does_not_suffice_brings_advice(
     settings = load(ROOT / "configs" / "irra" / "cuhk_pedes.yaml", RunConfig)
     plan = MemoryPlan(device, GIB, GIB, 0, 0, GIB, 0, images=5 * GIB)
     free = plan.main - short[0], None if short[1] is None else plan.on_device - short[1]
-    assert doctor._too_much(settings, plan, free) == advice
+    assert doctor._too_much(settings, plan, free, lambda part: replace(plan, weights=0, images=0)) == advice
+
+
+def test_the_part_that_suffices_is_rehearsed_or_none_is_proposed() -> None:
+    settings = load(ROOT / "configs" / "irra" / "cuhk_pedes.yaml", RunConfig)
+    plan = MemoryPlan("cpu", GIB, GIB, 0, 0, 64 * GIB, 0, images=0)
+    asked: list[int] = []
+
+    def in_parts(part: int) -> MemoryPlan:
+        asked.append(part)
+        return replace(plan, step=part * GIB)
+
+    (line,) = doctor._too_much(settings, plan, (20 * GIB, None), in_parts)
+    assert asked == [32, 8]
+    assert line.startswith("set data.micro_batch=8 ")
+    (line,) = doctor._too_much(settings, plan, (5 * GIB, None), in_parts)
+    assert line.startswith("find more memory: with data.micro_batch=8 it is ")
 
 
 @pytest.mark.parametrize(

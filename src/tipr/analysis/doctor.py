@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,8 +33,9 @@ EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "translate": ("adapting a filter of translations", ("peft",)),
 }
 """Extra of the package -> (what it is for, its distributions); as in pyproject.toml."""
-FIRST_MICRO_BATCH = 2
-"""Divisor of the batch that is proposed where memory does not suffice, and again of the result."""
+GIB = 2**30
+DIVISORS = (2, 8)
+"""Of the batch: parts that are rehearsed, the largest first, where memory does not suffice."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,12 @@ def examine(path: Path, *, device: str | None = None) -> Diagnosis:
         used = config.device if ":" in config.device else "cuda"
         free = free[0], environment.free_memory(torch.device(used))
     todo = [finding.todo for finding in findings if not finding.found]
-    short = [] if memory is None else _too_much(config, memory, free)
+
+    def in_parts(part: int) -> MemoryPlan:
+        assert scale is not None
+        return plan_memory(_with_parts(config, part), scale, device=kind)
+
+    short = [] if memory is None else _too_much(config, memory, free, in_parts)
     start = f"tipr train {shlex.quote(str(path))}" + ("" if device is None else f" --device {device}")
     missing = [extra for extra in look_around().extras if extra.name == "train" and extra.missing]
     todo = [*(extra.install for extra in missing), *todo, *short]
@@ -262,23 +268,44 @@ def _how_to_get(wanted: str, path: Path) -> str:
     return ""
 
 
-def _too_much(config: RunConfig, memory: MemoryPlan, free: tuple[int | None, int | None]) -> list[str]:
-    """What to change where the memory that is free does not suffice."""
+def _with_parts(config: RunConfig, part: int) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"micro_batch": part})})
+
+
+def _too_much(
+    config: RunConfig,
+    memory: MemoryPlan,
+    free: tuple[int | None, int | None],
+    in_parts: Callable[[int], MemoryPlan],
+) -> list[str]:
+    """What to change where the memory that is free does not suffice; `in_parts` rehearses a `data.micro_batch`."""
     main, device = free
     changes = []
     processes = config.processes if memory.device == "cpu" else 1
     step_short = device is not None and memory.on_device > device
     over = 0 if main is None else processes * memory.main - main
     if over > 0 and over <= memory.images:
-        changes.append("data.memory_gib=0 (images are read anew each epoch), or data.pack (tipr data pack)")
+        changes.append("set data.memory_gib=0 (images are read anew each epoch), or data.pack (tipr data pack)")
     elif over > 0 and memory.device == "cpu":
         step_short = True
     elif over > 0:
-        changes.append("data.memory_gib=0 and a smaller data.workers")
+        changes.append("set data.memory_gib=0 and a smaller data.workers")
     if step_short:
-        part = max(1, (config.data.micro_batch or config.data.batch_size) // FIRST_MICRO_BATCH)
-        changes.append(f"data.micro_batch={part} (the same batch, its activations in parts)")
-    return [f"set {change}" for change in changes]
+        whole = config.data.micro_batch or config.data.batch_size
+        on_cpu = memory.device == "cpu"
+        room = (main if on_cpu else device) or 0
+        for part in dict.fromkeys(max(1, whole // divisor) for divisor in DIVISORS):
+            smaller = in_parts(part)
+            needed = processes * smaller.main if on_cpu else smaller.on_device
+            if needed <= room:
+                changes.append(f"set data.micro_batch={part} (the same batch, its activations in parts)")
+                break
+        else:
+            changes.append(
+                f"find more memory: with data.micro_batch={part} it is {needed / GIB:.1f} GiB still; a smaller "
+                "data.batch_size needs less and is another recipe (docs/training.md)"
+            )
+    return changes
 
 
 def _main_memory() -> int | None:
