@@ -45,6 +45,7 @@ class Rows:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "SEGMENT", 200)
     monkeypatch.setattr(first_scores, "PRODUCT", 64)
+    monkeypatch.setattr(first_scores, "SHARE", 48)
     monkeypatch.setattr(best_rows, "SCORES", 700)
     monkeypatch.setattr(best_rows, "PRODUCT", 64)
     monkeypatch.setattr(best_rows, "BEGINNING", 16)

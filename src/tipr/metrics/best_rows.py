@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.metrics.first_scores import PRODUCT, FirstScores, slack
+from tipr.metrics.first_scores import PRODUCT, FirstScores, slack, widen
 from tipr.metrics.ranking import stable_similarity, top_k
 
 Vectors = NDArray[np.float16]
 Positions = NDArray[np.int64]
 
-SCORES = 2**22
+SCORES = 2**23
 """First scores that are in memory at a time, of all queries together, where that is more than one product."""
 BEGINNING = 4_096
 """Rows that are looked at first, for scores that rule out most of the others."""
@@ -168,7 +168,8 @@ class _Pool:
 
 def _products(rows: Vectors, query: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n,) single-precision scores."""
+    memory = np.empty((min(BEGINNING, len(rows)), len(query)), dtype=np.float32)
     result = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), PRODUCT):
-        result[start : start + PRODUCT] = rows[start : start + PRODUCT].astype(np.float32) @ query
+    for start in range(0, len(rows), BEGINNING):
+        result[start : start + BEGINNING] = widen(rows[start : start + BEGINNING], memory) @ query
     return result

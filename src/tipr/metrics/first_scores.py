@@ -8,6 +8,8 @@ widens half precision ten times as fast as NumPy. Nothing here imports it: a gal
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -17,9 +19,11 @@ from numpy.typing import NDArray
 ROUNDING = {"single": 2.0**-24, "bfloat16": 2.0**-8}
 """Largest relative error of rounding to a format (Higham, Accuracy and Stability of Numerical Algorithms, 2002)."""
 
-PRODUCT = 16_384
-"""Rows of one product: bounds the memory of their conversion. Smaller ones stay in the processor's cache, but on a busy
-machine the threads of many small products wait for each other far longer."""
+PRODUCT = 32_768
+"""Rows of one product in single precision: bounds the memory of their conversion. Smaller ones stay in the processor's
+cache, but on a busy machine the threads of many small products wait for each other far longer."""
+SHARE = 4_096
+"""Rows of one product in bfloat16, which is one thread's: no thread waits for another."""
 
 
 def slack(dim: int, length: Any, row_length: float) -> Any:
@@ -46,24 +50,20 @@ class FirstScores:
     def __init__(self, queries: NDArray[np.float32]) -> None:
         self._queries = queries
         self.coarse = _multiplies_bfloat16()
-        # one memory for all products: fetching it anew from the system takes longer than a product
-        self._wide = np.empty((0, queries.shape[1]), dtype=np.float32)
-        self._rounded: Any = None
-        if self.coarse:
-            torch = sys.modules["torch"]
-            self._rounded_queries = torch.from_numpy(np.ascontiguousarray(queries)).to(torch.bfloat16)
+        # memory that is used again: fetching it anew from the system takes longer than a product
+        self._scores = np.empty(0, dtype=np.float32)
+        self._own = threading.local()
 
     def of(self, rows: NDArray[np.float16]) -> NDArray[np.float32]:
-        """(Q, n) scores with (n, D) rows."""
-        scores = np.empty((len(self._queries), len(rows)), dtype=np.float32)
-        if len(self._wide) < min(PRODUCT, len(rows)):
-            self._wide = np.empty((min(PRODUCT, len(rows)), rows.shape[1]), dtype=np.float32)
-            if self.coarse:
-                torch = sys.modules["torch"]
-                self._rounded = torch.empty(self._wide.shape, dtype=torch.bfloat16)
-        for start in range(0, len(rows), PRODUCT):
-            part = widen(rows[start : start + PRODUCT], self._wide)
-            scores[:, start : start + len(part)] = self._product(part)
+        """(Q, n) scores with (n, D) rows, in memory that the next call uses again."""
+        count = len(self._queries)
+        if len(self._scores) < count * len(rows):
+            self._scores = np.empty(count * len(rows), dtype=np.float32)
+        scores = self._scores[: count * len(rows)].reshape(count, len(rows))
+        multiply, step = (self._in_bfloat16, SHARE) if self.coarse else (self._in_single, PRODUCT)
+        starts = range(0, len(rows), step)
+        run = _threads().map if self.coarse else map
+        list(run(lambda start: multiply(rows[start : start + step], scores[:, start : start + step]), starts))
         return scores
 
     def wrong(self, length: NDArray[np.floating[Any]], row_length: float) -> NDArray[np.float64]:
@@ -73,14 +73,39 @@ class FirstScores:
             wrong = wrong + 3.02 * ROUNDING["bfloat16"] * length * row_length
         return wrong
 
-    def _product(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not self.coarse:
-            single: NDArray[np.float32] = self._queries @ rows.T
-            return single
+    def _in_single(self, rows: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+        if not hasattr(self._own, "wide"):
+            self._own.wide = np.empty((PRODUCT, rows.shape[1]), dtype=np.float32)
+        np.matmul(self._queries, widen(rows, self._own.wide).T, out=out)
+
+    def _in_bfloat16(self, rows: NDArray[np.float16], out: NDArray[np.float32]) -> None:
         torch = sys.modules["torch"]
-        rounded = self._rounded[: len(rows)].copy_(torch.from_numpy(rows))
-        coarse: NDArray[np.float32] = torch.mm(self._rounded_queries, rounded.T).float().numpy()
-        return coarse
+        own = self._own
+        if not hasattr(own, "wide"):
+            own.wide = np.empty((SHARE, rows.shape[1]), dtype=np.float32)
+            own.queries = torch.from_numpy(np.ascontiguousarray(self._queries)).to(torch.bfloat16)
+            own.rows = torch.empty((SHARE, rows.shape[1]), dtype=torch.bfloat16)
+            own.products = torch.empty(SHARE * len(self._queries), dtype=torch.bfloat16)
+        rounded = own.rows[: len(rows)].copy_(torch.from_numpy(widen(rows, own.wide)))
+        products = own.products[: len(self._queries) * len(rows)].view(len(self._queries), len(rows))
+        torch.from_numpy(out).copy_(torch.mm(own.queries, rounded.T, out=products))
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    """As many threads as torch uses, in each of which it uses that one."""
+    torch = sys.modules["torch"]
+    count = torch.get_num_threads()
+
+    def alone() -> None:
+        torch.get_num_threads()  # the first question of a thread takes over the number of the process
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(count, "products", initializer=alone)
+    together = threading.Barrier(count)
+    list(pool.map(lambda _: together.wait(), range(count)))  # all have begun, so that the process's can be set back
+    torch.set_num_threads(count)
+    return pool
 
 
 def widen(rows: NDArray[np.float16], out: NDArray[np.float32]) -> NDArray[np.float32]:

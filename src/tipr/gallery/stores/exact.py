@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,25 +149,27 @@ class ExactScan:
 
     @property
     def codable(self) -> bool:
-        """Whether `near` can be asked."""
+        """Whether `likely` can be asked."""
         return self.fast
 
-    def near(self, query: NDArray[np.float32], count: int) -> Positions:
-        """Where the best for a (D,) query are likely: rising, at least `count`, where there are so many.
+    def likely(self, query: NDArray[np.float32], count: int, keep: Mask | None = None, *, share: float = 1.0) -> Ranked:
+        """As `best` for one (D,) query, of the rows that codes choose; some of the best may be missing.
 
-        The codes of the rows tell them (`Segment.near`), but for the last piece, which grows and is searched as it is.
+        The last piece, which grows, is searched as it is. Where a filter leaves a `share` of the rows, the more of them
+        are looked at; still, fewer than `count` may be found.
         """
-        wanted = max(3 * count + 64, CANDIDATES // len(self.segments))
+        looked_at = int(max(3 * count + 64, CANDIDATES / len(self.segments)) / share)
         turned = rotation(self.dim).apply(query[None])
-
-        def of(piece: tuple[int, Segment]) -> Positions:
-            start, segment = piece
+        jobs: list[_Job] = []
+        for start, segment in _placed(self.segments):
+            part = None if keep is None else keep[start : start + len(segment)]
             if segment is self.segments[-1]:
-                return start + segment.search(query, wanted)[0]
-            return start + segment.near(turned, wanted)
-
-        # the last piece first: it takes longest
-        return np.sort(np.concatenate(list(workers().map(of, reversed(list(_placed(self.segments)))))))
+                best = partial(segment.search, query, keep=part)
+                jobs.insert(0, _Job(len(segment), start, best))  # first, for it takes longest
+            else:
+                best = partial(segment.search_likely, query, turned, looked_at=looked_at, keep=part)
+                jobs.append(_Job(looked_at, start, best))
+        return self._ranked(query, count, jobs, keep)
 
     def rows(self, positions: Positions) -> Vectors:
         """(n, D) float16 of some rows; a copy."""
@@ -220,8 +222,7 @@ class ExactScan:
         for start, segment in _placed(self.segments):
             part = None if keep is None else keep[start : start + len(segment)]
             if part is None or part.any():
-                best = lambda count, segment=segment, part=part: segment.search(query, count, part)  # noqa: E731
-                jobs.append(_Job(len(segment), start, best))
+                jobs.append(_Job(len(segment), start, partial(segment.search, query, keep=part)))
         return jobs
 
     def _among(self, query: NDArray[np.float32], positions: Positions) -> list[_Job]:
@@ -231,8 +232,7 @@ class ExactScan:
             first, last = np.searchsorted(positions, [start, start + len(segment)])
             for begin in range(first, last, GATHERED):
                 places = positions[begin : min(begin + GATHERED, last)] - start
-                best = lambda count, segment=segment, places=places: segment.search_among(query, count, places)  # noqa: E731
-                jobs.append(_Job(len(places), start, best))
+                jobs.append(_Job(len(places), start, partial(segment.search_among, query, places=places)))
         return jobs
 
     def _blocks(self, keep: Mask | None) -> Iterator[Block]:

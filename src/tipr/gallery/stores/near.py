@@ -47,15 +47,15 @@ class NearScan:
         share = share_of(keep)
         if share <= EXACT_BELOW or len(self._scan.segments) == 1:
             return self._scan.best(queries, count, keep)
+        return [self._likely(query, count, keep, share) for query in queries]
 
-        def candidates(query: NDArray[np.float32]) -> Candidates:
-            def find(wanted: int) -> tuple[Positions, Vectors]:
-                positions = self._scan.near(query, wanted)
-                return positions, self._scan.rows(positions)
-
-            return find
-
-        return [best_of(candidates(query), query, count, keep, len(self)) for query in queries]
+    def _likely(self, query: NDArray[np.float32], count: int, keep: Mask | None, share: float) -> Ranked:
+        there = round(share * len(self))
+        for more in (1, 8):
+            found = self._scan.likely(query, count, keep, share=share / more)
+            if len(found.positions) >= min(count, there):
+                return found
+        return self._scan.best(query[None], count, keep)[0]
 
 
 def share_of(keep: Mask | None) -> float:

@@ -79,17 +79,40 @@ class Segment:
         values, found = index.search(query[None], min(count, len(places)))
         return places[found[0]], values[0]
 
-    def near(self, rotated: NDArray[np.float32], count: int) -> Positions:
-        """`count` rows whose codes come nearest to a query that `rotation` has turned; some of the best may be missing.
+    def search_likely(
+        self,
+        query: NDArray[np.float32],
+        turned: NDArray[np.float32],
+        count: int,
+        *,
+        looked_at: int,
+        keep: Mask | None = None,
+    ) -> Found:
+        """The `count` best of the rows whose codes come nearest to a query; some of the best may be missing.
 
         The first call codes the rows: some milliseconds a thousand.
+
+        Args:
+            query: (D,).
+            turned: (1, D) or wider, the query after `rotation`.
+            count: how many.
+            looked_at: rows that the codes choose.
+            keep: (n,) bool, rows that take part; all when None.
         """
         with self._coding:
             if self._codes is None:
                 self._codes = self._coded()
-        _, places = self._codes.search(rotated, min(count, len(self)))
-        found: Positions = places[0][places[0] >= 0]
-        return found
+        places: Positions = self._codes.search(turned, min(looked_at, len(self)))[1][0]
+        places = np.sort(places[places >= 0])
+        if keep is not None:
+            places = places[keep[places]]
+        parts = range(0, len(places), GATHERED)
+        found = [self.search_among(query, count, places[start : start + GATHERED]) for start in parts]
+        if not found:
+            return places, np.empty(0, dtype=np.float32)
+        best, values = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.argsort(-values, kind="stable")[:count]
+        return best[order], values[order]
 
     def _coded(self) -> Any:
         faiss = load_faiss()
