@@ -127,7 +127,7 @@ def test_a_run_with_micro_batches_learns_the_same(tmp_path: Path) -> None:
     data = PEOPLE["make_data"](tmp_path / "data")
     models = []
     for name, change in (("whole", []), ("parts", ["data.micro_batch=3"])):
-        path = PEOPLE["make_config"](tmp_path / f"{name}.yaml", data)
+        path = PEOPLE["make_config"](tmp_path / f"{name}.yaml", data, epochs=1)
         # not Adam: it makes steps of one size out of gradients that are nothing but rounding
         out = [f"out={json.dumps(str(tmp_path / name))}", "optimizer.name=sgd"]
         before = torch.get_num_threads()

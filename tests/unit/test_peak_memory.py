@@ -44,7 +44,7 @@ def small_clip(**changes: Any) -> RunConfig:
             "text_pooling": "last_token",
         },
         "tokenizer": {"kind": "subword", "vocabulary_size": 2000},
-        "data": {"dataset": "synthetic", "root": "data", "batch_size": 96},
+        "data": {"dataset": "synthetic", "root": "data", "batch_size": 48},
         "selection": {"split": "last"},
         "epochs": 5,
         "device": "cpu",
