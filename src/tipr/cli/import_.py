@@ -114,7 +114,7 @@ def _complete(format: str, file: Path, vocabulary: Path | None, *, download: boo
             continue
         if not download:
             raise WeightsError(where_to_get(official, path))
-        if not quiet:
+        if official.url is not None and not quiet:
             print(f"fetching {official.url} to {path}", file=sys.stderr, flush=True)
         with progress(f"fetching {official.name}", quiet=quiet, unit="bytes") as report:
             digests[official.name] = fetch(official, path, progress=report)

@@ -126,7 +126,11 @@ def fetch(file: OfficialFile, path: Path, *, progress: Progress | None = None) -
             raise WeightsError(f"{file.url} answers {error.code} {error.reason}; {where_to_get(file, path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise WeightsError(f"cannot download {file.url}: {reason}; the same command goes on later") from None
+        digest = f" (SHA-256 {file.sha256})" if file.sha256 else ""
+        raise WeightsError(
+            f"cannot download {file.url}: {reason}; the same command goes on later; or fetch {file.name}{digest} on "
+            f"another machine and put it at {path}"
+        ) from None
     else:
         if done < total:
             raise WeightsError(f"{file.url} broke off after {done:,} of {total:,} bytes; the same command goes on")
