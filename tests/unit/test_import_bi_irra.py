@@ -23,6 +23,7 @@ from tipr.methods.bi_irra_config import BiIrraConfig
 from tipr.retrieval import Retriever
 from tipr.retrieval.model_folder import read_heads
 from tipr.training import assembly
+from tipr.training.card import research_only
 
 pytestmark = pytest.mark.usefixtures("foreign_files_read_here")
 MODEL = Path(__file__).parents[1] / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
@@ -61,7 +62,9 @@ def test_a_checkpoint_becomes_a_model_that_searches_and_reranks(
     assert heads.method == "bi_irra"
     assert {name.split(".")[0] for name in heads.tensors} == {"temp", "mlm_head", "mim_head"}
     assert torch.equal(heads.tensors["mlm_head.dense.weight"], released.state_dict()["mlm_head.dense.weight"])
-    assert json.loads((tmp_path / "model" / "model.json").read_text())["encoder"]["text_heads"] == 4
+    description = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert description["encoder"]["text_heads"] == 4
+    assert research_only(description["card"]) == (format == "bi_irra"), "a benchmark's licence goes with the weights"
 
 
 def test_the_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Companions:
         others: names that it may have beside a checkpoint as well.
         tokenizer: reads it.
         mean, std, interpolation: see `Preprocessing`.
+        research_only: files of this format come from training on benchmarks that may be used for research only.
     """
 
     vocabulary: OfficialFile
@@ -41,13 +42,15 @@ class Companions:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     interpolation: Interpolation = "bilinear"
+    research_only: bool = False
 
 
 X2VLM = Companions(XLMR_VOCABULARY, ("tokenizer.json",), XlmrTokenizer, interpolation="bicubic")
 COMPANIONS = {
-    "bi_irra": replace(X2VLM, mean=IMAGENET_MEAN, std=IMAGENET_STD),  # the statistics changed in fine-tuning
+    # the statistics changed in fine-tuning
+    "bi_irra": replace(X2VLM, mean=IMAGENET_MEAN, std=IMAGENET_STD, research_only=True),
     "huggingface_clip": Companions(CLIP_VOCABULARY, ("merges.txt",)),
-    "irra": Companions(CLIP_VOCABULARY),
+    "irra": Companions(CLIP_VOCABULARY, research_only=True),
     "open_clip": Companions(CLIP_VOCABULARY, ("merges.txt",)),
     "openai_clip": Companions(CLIP_VOCABULARY),
     "x2vlm": X2VLM,
@@ -126,6 +129,7 @@ def import_model(
     card = {
         "imported": {"format": format, "file": path.name, "sha256": digest, "notices": list(method.notices)},
         "licence": "that of the imported weights; ask their makers",
+        **({"start_research_only": True} if companions.research_only else {}),
     }
     preprocessing = Preprocessing(encoder.image_size, companions.mean, companions.std, companions.interpolation)
     model = Retriever(encoder, tokenizer, preprocessing, card, source=str(out))
