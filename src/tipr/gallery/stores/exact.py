@@ -31,7 +31,7 @@ from tipr.metrics.best_rows import Block, Positions, Ranked, Vectors, kth_best, 
 from tipr.metrics.first_scores import slack
 from tipr.metrics.ranking import stable_similarity, top_k
 
-SEGMENT = 131_072
+SEGMENT = 65_536
 """Rows of one piece: pieces are scanned beside each other, and a change copies only the pieces that it touches."""
 FAISS_FROM = 50_000
 """Rows from which loading FAISS (a fifth of a second) pays."""
