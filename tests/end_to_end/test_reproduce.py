@@ -70,6 +70,7 @@ def test_a_recipe_is_run_once_and_compared(
     assert "expected 99 to 100: NOT reached" in printed
     page = (out / "comparison.md").read_text()
     assert "| **clip_baseline, 2 seeds** | validation |" in page
+    assert "| **zero-shot, start** | not trained |" in page
     assert "CLIP ViT-B/16 InfoNCE" in page
     assert sorted(each.name for each in out.iterdir()) == ["comparison.md", "seed-1", "seed-2", "start"]
     monkeypatch.setattr(reproduction, "train", None)  # everything is there already

@@ -68,7 +68,7 @@ class Reproduction:
         seeds: runs.
         verdict: of the check of the data set, in one line.
         reached: every expected range; empty where the recipe names none.
-        standings: the runs beside published figures.
+        standings: the runs, and the weights that they start from as they are, beside published figures.
     """
 
     folder: Path
@@ -181,7 +181,10 @@ def reproduce(
             note(f"evaluating {folder}")
             evaluated(folder, recipe, "test", "best", rerank=second, root=data, device=where, threads=recipe.threads)
         scores.append(RunScores.read(folder, file))
-    found = standings(folders, root=data, rerank=second, device=where, threads=recipe.threads, note=note)
+    start = [] if recipe.start_from is None else [Path(recipe.start_from)]
+    found = standings(
+        folders, root=data, rerank=second, zero_shot=start, device=where, threads=recipe.threads, note=note
+    )
     return Reproduction(out, seeds, verdict, _reached(recipe, scores), found)
 
 
