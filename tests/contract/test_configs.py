@@ -39,6 +39,21 @@ def test_configuration_is_valid_and_names_no_machine(path: Path) -> None:
     assert config.selection.split != "test"
 
 
+def test_every_published_recipe_is_there_with_its_expected_range() -> None:
+    plain, several = {"cuhk_pedes", "icfg_pedes", "rstpreid"}, {"cuhk_pedes", "icfg_pedes", "rstpreid", "ufinebench"}
+    wanted = {(method, name) for method in ("irra", "clip_baseline", "dual_granularity") for name in plain}
+    wanted |= {("bi_irra", f"{name}_m") for name in several}
+    real = {(path.parent.name, path.stem): load(path, RunConfig) for path in FILES}
+    real = {place: config for place, config in real.items() if config.data.dataset not in ("synthetic", "manifest")}
+    assert set(real) == wanted
+    for (_, name), config in real.items():
+        assert config.data.dataset == name
+        assert set(config.expected) == set(config.data.languages or ())
+        assert all("R@1" in ranges for ranges in config.expected.values())
+        for low, high in (ranges["R@1"] for ranges in config.expected.values()):
+            assert 2 <= high - low <= 6, "a range of seeds, not any result"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "bi_irra").glob("*_m.yaml")), ids=lambda path: path.stem)
 def test_bi_irra_is_trained_as_published(path: Path) -> None:
     config, golden = load(path, RunConfig), json.loads(GOLDEN_BI_IRRA.read_text(encoding="utf-8"))

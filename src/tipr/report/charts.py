@@ -24,6 +24,8 @@ from tipr.report.svg import (
     tick,
 )
 
+LABEL_GAP = 4.0
+"""Between a peak and its word, where two peaks are near each other."""
 SMALLEST_ZONE = 50.0
 """A word of a band needs this much room between two lines."""
 
@@ -98,8 +100,9 @@ def similarity_chart(right: np.ndarray, other: np.ndarray, *, limits: tuple[floa
     of_other, of_right = (scale(float(np.median(values))) for values in (other, right))
     near = abs(of_right - of_other) < 2 * SMALLEST_ZONE
     first, second = ("end", "start") if of_other <= of_right else ("start", "end")
-    parts.append(text(of_other, crest - 8, "other people", anchor=first if near else "middle"))
-    parts.append(text(of_right, crest - 8, "right person", anchor=second if near else "middle", name="t rt"))
+    apart = (LABEL_GAP if of_other <= of_right else -LABEL_GAP) if near else 0.0
+    parts.append(text(of_other - apart, crest - 8, "other people", anchor=first if near else "middle"))
+    parts.append(text(of_right + apart, crest - 8, "right person", anchor=second if near else "middle", name="t rt"))
     parts.append(text((LEFT + RIGHT) / 2, AXIS_TITLE, "cosine similarity of text and picture", name=""))
     return Markup("").join([*parts, Markup("</svg>")])
 
