@@ -332,7 +332,8 @@ def main() -> None:
     json.dump(results, sys.stdout, indent=2)
     print()
     if options.write:
-        print(write("gallery", " ".join(["python", "benchmarks/gallery.py", *sys.argv[1:]]), results))
+        given = ["DIR" if options.folder and word == str(options.folder) else word for word in sys.argv[1:]]
+        print(write("gallery", " ".join(["python", "benchmarks/gallery.py", *given]), results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A piece of the exact scan: vectors in half precision, and with FAISS (extra `scan`) an index over the same bytes.
 
 For searches that may miss a row a piece can be given codes of one bit a number (RaBitQ, Gao and Long, SIGMOD 2024):
-a sixteenth of the bytes, whose scores choose candidates for an exact look. They are made of the piece alone, so that
+a fourteenth of the bytes, whose scores choose candidates for an exact look. They are made of the piece alone, so that
 they go with its rows, and are in memory only.
 """
 
