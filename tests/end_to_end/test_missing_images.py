@@ -57,6 +57,10 @@ def test_on_request_a_run_does_without_them_and_says_so_everywhere(
     data, run = config.parent / "data", config.parent / "run"
     tipr("data", "check", "manifest", data, "--fast", "--allow-missing")
     assert "4 images are missing and left out" in capsys.readouterr().out.splitlines()[-1]
+    allowed = config.with_name("allowed.yaml")
+    allowed.write_text(config.read_text().replace("data:\n", "data:\n  allow_missing: true\n"))
+    tipr("doctor", allowed, "-q")
+    assert "45 images, 16 people; 3 training images are missing and left out" in capsys.readouterr().out
     tipr("train", config, "data.allow_missing=true", "-q")
     facts = json.loads((run / "best" / "model.json").read_text())["card"]["data"]
     assert (facts["images"], facts["missing_images"]) == (TRAIN - 3, 3)

@@ -211,6 +211,7 @@ def _data(config: RunConfig, path: Path) -> tuple[Finding, Scale | None]:
             todo = f"put a {name} at {root} (docs/{name}.md)"
         return Finding("data", str(root), False, "not there", todo), None
     note = f"{facts.title}: {scale.pairs:,} training pairs, {scale.images:,} images, {scale.identities:,} people"
+    note += f"; {scale.missing_images:,} training images are missing and left out" if scale.missing_images else ""
     return Finding("data", str(root), True, note), scale
 
 

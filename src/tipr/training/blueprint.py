@@ -43,6 +43,7 @@ class Scale:
         identities: of the training split.
         held_out_images: of the split that selection scores; 0 without one.
         filled: mean share of a caption's columns that hold real tokens, in (0, 1].
+        missing_images: of the training split that are not on disk and left out.
     """
 
     pairs: int
@@ -50,6 +51,7 @@ class Scale:
     identities: int
     held_out_images: int = 0
     filled: float = 0.5
+    missing_images: int = 0
 
 
 def published_scale(config: RunConfig) -> Scale | None:
@@ -226,4 +228,4 @@ def scale_of(config: RunConfig) -> Scale:
     pairs = len(train)
     if config.bilingual:
         pairs = sum(sample.language == config.encoder.source_language for sample in train.samples)
-    return Scale(pairs, len(train.images), train.identity_count, held_out)
+    return Scale(pairs, len(train.images), train.identity_count, held_out, missing_images=train.missing_images)
