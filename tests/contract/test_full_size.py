@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ class PaddingIsThere(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@cache
 def at_full_size(path: Path) -> tuple[RunConfig, Method]:
-    """The method of a configuration on the meta device."""
+    """The method of a configuration on the meta device, where it takes no memory."""
     config = load(path, RunConfig)
     scale = published_scale(config)
     assert scale is not None or config.data.dataset == "synthetic", "official counts are known"
