@@ -195,7 +195,7 @@ def test_time_memory_and_pixels_are_limited(tmp_path: Path) -> None:
         '{"sha256": "' + "0" * 64 + '", "height": 99999999, "width": 99999999, "start": 0, "taken": null}',
         '{"sha256": "' + "0" * 64 + '", "height": 0, "width": 4, "start": 0, "taken": null}',
         '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": -48, "taken": null}',
-        '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": 153145728, "taken": null}',
+        '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": 152097152, "taken": null}',
         '{"sha256": "' + "0" * 64 + '", "height": 4, "width": 4, "start": 0, "taken": "noon"}',
     ],
 )
