@@ -213,3 +213,27 @@ def test_a_thousand_payloads_change_nothing_and_find_nothing(gallery: Gallery) -
             assert gallery.search(query, **options) == []
     assert state() == before
     assert len(gallery.search(query, 99)) == 36
+
+
+def test_the_rows_of_a_filter_are_remembered_until_the_gallery_changes(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(gallery.path, tmp_path / "g")
+    gallery = Gallery.open(tmp_path / "g", model=ColourModel())  # type: ignore[arg-type]
+    asked: list[str] = []
+    mask = Filters.mask
+
+    def counting(filters: Filters, *given: Any) -> Any:
+        asked.append(str(filters.where))
+        return mask(filters, *given)
+
+    monkeypatch.setattr(Filters, "mask", counting)
+    for _ in range(2):
+        for number in range(1, 5):
+            assert gallery.search("red", 3, where=f"path *= '{number}.png'")
+    assert len(asked) == 4
+    gallery.search("red", where="path *= new")
+    gallery.search("red", where="path *= '1.png'")  # the first of five is forgotten
+    assert len(asked) == 6
+    gallery.add([paint(tmp_path / "new.png", "red", "red", seed=7)])
+    assert names(gallery.search("red", where="path *= new")) == ["new.png"]

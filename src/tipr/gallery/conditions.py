@@ -27,12 +27,19 @@ NAMES = (*TEXTS, *TIMES, "tag", *NUMBERS, "box")
 """Columns of every gallery that a condition can name; any other name is the key of `key=value` tags."""
 
 Test = Callable[[Any], bool]
-TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
-    "=": lambda value, wanted: value == wanted,
-    "^=": lambda value, wanted: value.startswith(wanted),
-    "*=": lambda value, wanted: wanted in value,
+
+
+def _holding(wanted: tuple[str, ...]) -> Test:
+    (one, *others) = wanted
+    return (lambda value: any(text in value for text in wanted)) if others else (lambda value: one in value)
+
+
+TEXT_TESTS: dict[str, Callable[[tuple[str, ...]], Test]] = {
+    "=": lambda wanted: frozenset(wanted).__contains__,
+    "^=": lambda wanted: lambda value: value.startswith(wanted),
+    "*=": _holding,
 }
-"""Sign -> (value of the row, wanted)."""
+"""Sign -> (some texts -> whether one of them fits a text)."""
 ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     "<": np.less,
     "<=": np.less_equal,
@@ -77,22 +84,19 @@ class TextIs(Condition):
         return (self.column if self.column in TEXTS else "tags",)
 
     def mask(self, columns: Columns, count: int) -> NDArray[np.bool_]:
-        fits = TEXT_TESTS[self.sign]
-        wanted = self.wanted
-
-        def text(value: Any) -> bool:
-            return value is not None and any(fits(str(value), one) for one in wanted)
-
+        fits = TEXT_TESTS[self.sign](self.wanted)
+        if self.column == "identity":
+            return matching(columns["identity"], lambda value: value is not None and fits(str(value)))
         if self.column in TEXTS:
-            return matching(columns[self.column], text)
+            return matching(columns[self.column], lambda value: value is not None and fits(value))
         if self.column == "tag":
-            return matching(columns["tags"], lambda tags: any(map(text, tags)))
+            return matching(columns["tags"], lambda tags: any(map(fits, tags)))
         key = f"{self.column}="
         keyed = matching(columns["tags"], lambda tags: any(tag.startswith(key) for tag in tags))
         if not keyed.any():
             raise ConfigError(f"where: no row has a column or tag {self.column!r}; all have {', '.join(NAMES)}")
         return matching(
-            columns["tags"], lambda tags: any(tag.startswith(key) and text(tag.removeprefix(key)) for tag in tags)
+            columns["tags"], lambda tags: any(tag.startswith(key) and fits(tag.removeprefix(key)) for tag in tags)
         )
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.errors import ConfigError, GalleryCorrupt, GalleryError
+from tipr.gallery.filters import Filters
 from tipr.gallery.stores import Coded, Store
 from tipr.gallery.stores.exact import ExactScan
 from tipr.gallery.stores.near import NearScan
@@ -19,6 +20,8 @@ from tipr.gallery.stores.on_disk import OnDisk, memory_for_vectors
 
 ATTEMPTS = 5
 """Times a reader starts again because the version it reads was erased."""
+REMEMBERED = 4
+"""Filters whose rows are kept, as pages and files of queries ask for the same ones again."""
 
 Result = TypeVar("Result")
 
@@ -123,6 +126,22 @@ class Reader:
         if missing:
             self._cache.update({f"coded {name}": values for name, values in self._store.coded(missing).items()})
         return {name: self._cache[f"coded {name}"] for name in names}
+
+    def passing(self, filters: Filters) -> NDArray[np.bool_] | None:
+        """(N,) bool, the rows that pass filters; None where there are none. Those of the last few are remembered.
+
+        Raises:
+            ConfigError: they name a key that no tag has.
+        """
+        if not filters.columns:
+            return None
+        known: dict[Filters, NDArray[np.bool_]] = self._cache.setdefault("passing", {})
+        if filters not in known:
+            mask = filters.mask(self.coded(filters.columns), len(self.ids()))
+            while len(known) >= REMEMBERED:
+                known.pop(next(iter(known)), None)
+            known[filters] = mask
+        return known[filters]
 
     def rows(self, ids: NDArray[np.int64], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Some columns of some rows of this version, in the order of `ids`."""

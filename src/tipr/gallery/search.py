@@ -171,9 +171,7 @@ class Search:
     ) -> None:
         self._reader, self._scan, self._filters, self._group_by = reader, scan, filters, group_by
         self._limits = limits
-        self._keep = None
-        if filters.columns:
-            self._keep = filters.mask(reader.coded(filters.columns), len(self._scan))
+        self._keep = reader.passing(filters)
         self._group: Callable[[int], Any] | None = None
         if group_by is not None:
             self._group = group_of(group_by, reader.coded((group_by,) if group_by in GROUPS else ("tags",)))
