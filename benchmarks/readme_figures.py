@@ -22,6 +22,7 @@ PAGES = (
     "README.zh.md",
     "docs/doctor.md",
     "docs/evaluation.md",
+    "docs/indexing.md",
     "docs/privacy.md",
     "docs/search.md",
     "docs/methods/irra.md",
