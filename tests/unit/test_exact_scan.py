@@ -47,7 +47,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_scores, "PRODUCT", 64)
     monkeypatch.setattr(first_scores, "SHARE", 48)
     monkeypatch.setattr(best_rows, "SCORES", 700)
-    monkeypatch.setattr(best_rows, "PRODUCT", 64)
     monkeypatch.setattr(best_rows, "BEGINNING", 16)
     monkeypatch.setattr(best_rows, "HELD", 20)
 

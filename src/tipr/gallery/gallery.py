@@ -323,8 +323,8 @@ class Gallery:
                 projection for each language.
             rerank: so many of the best pictures are scored a second time, words and picture together, and come first
                 by that score (`Hit.match`); at most what passes the filters. The others keep their order behind.
-            approximate: through the index that `index` built: faster from a cold start and in a very large gallery,
-                but it may miss a row. Where a filter keeps a tenth of the rows or less, all of them are scored.
+            approximate: of candidates, by codes where an exact search has brought the vectors into memory, else by the
+                index of `index`: faster, but may miss a row; exact where a filter keeps a tenth of the rows or less.
             model: a loaded retriever to encode with; it must be the one that filled the gallery.
             say: called with sentences that must be read with the results, such as pictures that were not found; they
                 are logged when None.

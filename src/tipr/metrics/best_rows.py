@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tipr.metrics.first_scores import PRODUCT, FirstScores, slack, widen
+from tipr.metrics.first_scores import FirstScores, slack, widen
 from tipr.metrics.ranking import stable_similarity, top_k
 
 Vectors = NDArray[np.float16]
 Positions = NDArray[np.int64]
 
 SCORES = 2**23
-"""First scores that are in memory at a time, of all queries together, where that is more than one product."""
+"""First scores that are in memory at a time, of all queries together."""
 BEGINNING = 4_096
 """Rows that are looked at first, for scores that rule out most of the others."""
 HELD = 128
@@ -75,7 +75,7 @@ def ranked_from_blocks(queries: NDArray[np.float32], blocks: Iterable[Block], co
     lengths = np.linalg.norm(queries, axis=1)
     kth = np.full(len(pools), -np.inf)
     row_length = 0.0
-    most, step = max(PRODUCT, SCORES // max(1, len(queries))), BEGINNING
+    most, step = max(BEGINNING, SCORES // max(1, len(queries))), BEGINNING
     for block in blocks:
         row_length = max(row_length, block.longest)
         fine, wrong = slack(queries.shape[1], lengths, row_length), first.wrong(lengths, row_length)

@@ -111,7 +111,7 @@ def _threads() -> ThreadPoolExecutor:
 def widen(rows: NDArray[np.float16], out: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, D) half precision as single precision, at the beginning of `out`."""
     given = out[: len(rows)]
-    torch = sys.modules.get("torch")
+    torch = _loaded_torch()
     if torch is None or not rows.flags.writeable:  # torch warns of arrays that it could change
         np.copyto(given, rows)
     else:
@@ -119,8 +119,14 @@ def widen(rows: NDArray[np.float16], out: NDArray[np.float32]) -> NDArray[np.flo
     return given
 
 
+def _loaded_torch() -> Any:
+    """torch, where somebody has imported it; None else, and while another thread is at it."""
+    torch = sys.modules.get("torch")
+    return None if torch is None or getattr(torch.__spec__, "_initializing", False) else torch
+
+
 def _multiplies_bfloat16() -> bool:
-    return "torch" in sys.modules and _capable()
+    return _loaded_torch() is not None and _capable()
 
 
 @lru_cache(maxsize=1)
