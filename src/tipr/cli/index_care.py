@@ -28,7 +28,7 @@ def verify(gallery: Path, *, set_aside: bool, quiet: bool, as_json: bool) -> int
     from tipr.cli.progress import progress
     from tipr.gallery.verify import verify as look
 
-    with progress("verifying", quiet=quiet) as report:
+    with progress("verifying", quiet=quiet, unit="bytes") as report:
         found = look(gallery, put_aside=set_aside, progress=report)
     if as_json:
         output.show(output.json_text({"gallery": str(gallery), **asdict(found), "rows_lost": found.rows_lost}))
@@ -66,7 +66,7 @@ def backup(gallery: Path, target: Path, *, quiet: bool, as_json: bool) -> int:
     from tipr.cli.progress import progress
     from tipr.gallery.backup import back_up
 
-    with progress("copying", quiet=quiet) as report:
+    with progress("copying", quiet=quiet, unit="bytes") as report:
         done = back_up(gallery, target, progress=report)
     return _told(as_json, "backed up", str(target), asdict(done))
 
@@ -89,19 +89,21 @@ def restore(source: Path, gallery: Path, *, erased_in: Path | None, as_it_was: b
     """
     from tipr.cli import output
     from tipr.cli.progress import progress
+    from tipr.cli.review import pictures
     from tipr.gallery.backup import restore as put_back
 
     if erased_in is not None and as_it_was:
         raise click.UsageError("name only one of --erased-in and --as-it-was")
-    with progress("copying", quiet=quiet) as report:
+    with progress("copying", quiet=quiet, unit="bytes") as report:
         done = put_back(source, gallery, erased_in=erased_in, as_it_was=as_it_was, progress=report)
     facts = {"made": done.made, "erased_in": done.erased_in, "erased": done.erased, "on_hold": done.on_hold}
-    _told(as_json, "restored", str(gallery), asdict(done.copied), facts)
+    there = {**asdict(done.copied), "pictures": done.copied.pictures - done.erased}
+    _told(as_json, "restored", str(gallery), there, facts)
     if done.erased_in is not None:
         since = f"erased since the backup, as {output.safe(done.erased_in)} says"
-        output.note(f"{since}, and left out: {done.erased:,} pictures", quiet=quiet)
+        output.note(f"{since}, and left out: {pictures(done.erased)}", quiet=quiet)
         if done.on_hold:
-            output.note(f"{since}, but kept by a legal hold of the backup: {done.on_hold:,} pictures", quiet=quiet)
+            output.note(f"{since}, but kept by a legal hold of the backup: {pictures(done.on_hold)}", quiet=quiet)
     elif not as_it_was:
         click.echo(
             f"warning: whoever was erased after {done.made} is in {output.safe(gallery)} again, since the gallery that "
@@ -150,12 +152,13 @@ def upgrade(gallery: Path, *, quiet: bool, as_json: bool) -> int:
 
 def _told(as_json: bool, what: str, where: str, done: dict[str, int], facts: Mapping[str, object] | None = None) -> int:
     from tipr.cli import output
+    from tipr.cli.review import pictures
 
     if as_json:
         output.show(output.json_text({"folder": where, **done, **(facts or {})}))
     else:
         output.show(
-            f"{what} {done['pictures']:,} pictures at {output.safe(where)}: {done['files']:,} files, "
+            f"{what} {pictures(done['pictures'])} at {output.safe(where)}: {done['files']:,} files, "
             f"{done['bytes'] / 1e6:,.1f} MB"
         )
     return DONE
