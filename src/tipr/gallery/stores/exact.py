@@ -3,7 +3,8 @@
 Two passes give the order of `tipr.metrics.ranking` to the last bit at the speed of memory (`tipr.metrics.best_rows`).
 The first is FAISS (extra `scan`) for one query, and a matrix product for many, or without FAISS.
 
-Nothing here is on disk: an erased row is gone from memory with the next `follow`.
+Nothing here is on disk: an erased row is gone from memory with the next `follow`, but for the `GATHERED` rows that each
+thread copied together last, which its next search with a filter or by codes writes over.
 """
 
 from __future__ import annotations
