@@ -1,4 +1,4 @@
-"""The benchmark of IRRA's published code: its stand-in weights are CLIP's, and it drives a checkout by its own names."""
+"""The benchmark of IRRA's published code: its stand-in weights are CLIP's, and it drives a checkout by its names."""
 
 from __future__ import annotations
 
