@@ -66,7 +66,7 @@ def test_on_request_a_run_does_without_them_and_says_so_everywhere(
     assert (facts["images"], facts["missing_images"]) == (TRAIN - 3, 3)
     card = (run / "card.md").read_text(encoding="utf-8")
     assert f"INCOMPLETE: 3 of {TRAIN} training images were missing and left out" in card
-    val = f"1 of {VAL} images of split 'val' are missing and left out, with their captions"
+    val = f"1 of {VAL} images of split 'val' is missing and left out, with captions"
     assert f"INCOMPLETE: {val}" in card
 
     capsys.readouterr()

@@ -201,9 +201,10 @@ class Split:
         """What must be said with every score on this split where images were left out; None where it is whole."""
         if not self.missing_images:
             return None
+        total, verb = len(self.images) + self.missing_images, "is" if self.missing_images == 1 else "are"
         return (
-            f"{self.missing_images:,} of {len(self.images) + self.missing_images:,} images of split {self.name!r} are "
-            "missing and left out, with their captions: its scores are not comparable with published ones."
+            f"{self.missing_images:,} of {total:,} images of split {self.name!r} {verb} "
+            "missing and left out, with captions: its scores are not comparable with published ones."
         )
 
     @property

@@ -209,8 +209,9 @@ def selection_line(facts: dict[str, Any]) -> str:
 def left_out(data: Mapping[str, Any]) -> str:
     """What must be said of a model that learned without the images that were missing; `data` of its card."""
     missing, there = data["missing_images"], data["images"]
+    verb = "was" if missing == 1 else "were"
     return (
-        f"INCOMPLETE: {missing:,} of {missing + there:,} training images were missing and left out, so its scores are "
+        f"INCOMPLETE: {missing:,} of {missing + there:,} training images {verb} missing and left out, so its scores are "
         "not comparable with published ones."
     )
 
