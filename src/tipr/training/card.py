@@ -211,8 +211,8 @@ def left_out(data: Mapping[str, Any]) -> str:
     missing, there = data["missing_images"], data["images"]
     verb = "was" if missing == 1 else "were"
     return (
-        f"INCOMPLETE: {missing:,} of {missing + there:,} training images {verb} missing and left out, so its scores are "
-        "not comparable with published ones."
+        f"INCOMPLETE: {missing:,} of {missing + there:,} training images {verb} missing and left out, so its scores "
+        "are not comparable with published ones."
     )
 
 
