@@ -2,60 +2,63 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from planted_people import MarkedModel, Planted, found
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "durability"))
+
+from kill_points import POINTS
+from kills import processes
+
 from tipr.gallery import Gallery
 from tipr.gallery.erase import read_certificates
 from tipr.gallery.info import PENDING
 
-POINTS = Path(__file__).parents[1] / "durability"
-"""Where `kill_points` lies, the table of the functions that a change of a gallery goes through."""
 
-CHILD = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[4])
-from kill_points import POINTS
-from tipr.gallery import Gallery
+def erase_until_killed(folder: str, where: str, point: int, told: Connection) -> None:
+    """Erase rows in a process of its own, which kills itself at a point of it; how many points it passed, if it lives.
 
-point, count = int(sys.argv[2]), 0
+    A point is the beginning or the end of a function that a change of a gallery goes through.
+    """
+    count = 0
 
-def step():
-    global count
-    count += 1
-    if count == point:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def step() -> None:
+        nonlocal count
+        count += 1
+        if count == point:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def around(owner, name):
-    real, raw = getattr(owner, name), owner.__dict__.get(name)
-    def watched(*given, **named):
-        step()
-        result = real(*given, **named)
-        step()
-        return result
-    setattr(owner, name, staticmethod(watched) if isinstance(raw, staticmethod) else watched)
+    def around(owner: Any, name: str) -> None:
+        real, raw = getattr(owner, name), owner.__dict__.get(name)
 
-for owner, name in {(owner, name) for owner, name, _ in POINTS.values()} | {(os, "unlink"), (os, "rmdir")}:
-    around(owner, name)
+        def watched(*given: Any, **named: Any) -> Any:
+            step()
+            result = real(*given, **named)
+            step()
+            return result
 
-gallery = Gallery.open(sys.argv[1])
-chosen = gallery.privacy.find(where=sys.argv[3])
-print("ready", flush=True)
-gallery.privacy.finish()
-gallery.privacy.erase(chosen)
-assert not {"torch", "transformers"} & set(sys.modules)
-print(count, flush=True)
-"""
+        setattr(owner, name, staticmethod(watched) if isinstance(raw, staticmethod) else watched)
+
+    for owner, name in {(owner, name) for owner, name, _ in POINTS.values()} | {(os, "unlink"), (os, "rmdir")}:
+        around(owner, name)
+    gallery = Gallery.open(folder)
+    chosen = gallery.privacy.find(where=where)
+    told.send("ready")
+    gallery.privacy.finish()
+    gallery.privacy.erase(chosen)
+    assert not {"torch", "transformers"} & set(sys.modules)
+    told.send(count)
 
 
 def copied(planted: Planted, place: Path) -> Planted:
@@ -83,25 +86,26 @@ class Killed:
         people = sorted(crowd.marks)
         self.going, self.staying = people[::2], people[1::2]
         self.where = "identity in ({})".format(", ".join(self.going))
-        started = time.monotonic()
-        copy = copied(crowd, root / "whole")
-        self.points = int(self.child(copy, 0).split()[1])
-        self.seconds = time.monotonic() - started
+        self.processes = processes()
+        self.points = self.child(copied(crowd, root / "whole"), 0)
 
-    def child(self, copy: Planted, point: int, *, after: float | None = None) -> str:
-        """Run an erasure; killed at a point of it, or some seconds after its beginning."""
-        command = [sys.executable, "-c", CHILD, str(copy.path), str(point), self.where, str(POINTS)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert child.stdout is not None
-        first = child.stdout.readline()
+    def child(self, copy: Planted, point: int, *, after: float | None = None) -> int:
+        """Run an erasure, killed at a point of it, or some seconds after its beginning; how many points it passed if it
+        came to its end, else 0."""
+        answers, told = multiprocessing.Pipe(duplex=False)
+        child = self.processes.Process(target=erase_until_killed, args=(str(copy.path), self.where, point, told))
+        child.start()
+        told.close()
+        assert answers.recv() == "ready"
+        begun = time.monotonic()
         if after is not None:
             time.sleep(after)
-            child.send_signal(signal.SIGKILL)
-        rest, _ = child.communicate(timeout=120)
+            child.kill()
+        child.join(120)
+        self.seconds = time.monotonic() - begun
         expected = (0, -signal.SIGKILL) if after is not None else (-signal.SIGKILL if point else 0,)
-        assert child.returncode in expected
-        return first + rest
+        assert child.exitcode in expected
+        return answers.recv() if child.exitcode == 0 else 0
 
     def check(self, copy: Planted, model: MarkedModel) -> bool:
         """See that a restart completes what was begun; whether it had been begun."""
@@ -127,10 +131,13 @@ class Killed:
         """Kill at points spread over the erasure, and at random moments; every one is completed by a restart."""
         model, killed, begun, again, completed = MarkedModel(), 0, 0, 0, 0
         points = np.linspace(1, self.points, at_points).astype(int).tolist()
-        delays = np.random.default_rng(7).uniform(0, self.seconds / 2, at_moments).tolist()
+        delays = np.random.default_rng(7).uniform(0, self.seconds, at_moments).tolist()
         for number, (point, delay) in enumerate([(p, None) for p in points] + [(0, d) for d in delays]):
             copy = copied(self.crowd, self.root / f"killed {number}")
-            self.child(copy, point, after=delay)
+            wait = delay
+            while self.child(copy, point, after=wait):  # it was done before it was killed
+                shutil.rmtree(copy.path)
+                copy, wait = copied(self.crowd, copy.path), wait / 2
             killed += 1
             if twice and (copy.path / PENDING).exists():
                 again += 1
