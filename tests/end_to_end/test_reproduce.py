@@ -114,7 +114,7 @@ def test_bi_irra_starts_from_its_pretraining_file_and_reranks(
     page = (tmp_path / "out" / "comparison.md").read_text()
     assert "| **bi_irra, reranked 256, 1 seed** | last epoch |" in page
     for language in ("en", "zh"):
-        assert f"## RSTPReid(M), captions in {language}" in page
+        assert f"## RSTPReid(M) (rstpreid_m), captions in {language}" in page
     card = (tmp_path / "out" / "seed-1" / "card.md").read_text()
     assert "RESEARCH ONLY" in card
 

@@ -136,7 +136,7 @@ def test_the_command_writes_what_the_suffix_says(
             main(["compare", *map(str, folders), "--out", str(tmp_path / f"x{suffix}"), "-q"])
         assert stop.value.code == 0
         assert (tmp_path / f"x{suffix}").stat().st_size > 500
-    assert "CUHK-PEDES, captions in en" in capsys.readouterr().out
+    assert "CUHK-PEDES (cuhk_pedes), captions in en" in capsys.readouterr().out
     tree = json.loads((tmp_path / "x.json").read_text())
     assert tree["sections"][0]["ours"][0]["scores"]["R@1"]["mean"] == pytest.approx(81.25)
     with pytest.raises(SystemExit) as stop:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tipr.analysis.published import PublishedResult, sources
 from tipr.analysis.run_scores import METRICS
 from tipr.analysis.standing import LAST, NOT_TRAINED, TEST, Section, Standing, Standings
+from tipr.data.datasets import DATASETS
 from tipr.report.html import write_page
 
 ABSENT = "-"
@@ -125,7 +126,9 @@ def write_standings_page(standings: Standings, path: Path) -> Path:
 
 def _section(section: Section) -> Table:
     rows = [_our_row(row, section.language) for row in section.ours] + [_their_row(row) for row in section.published]
-    return Table(f"{section.dataset}, captions in {section.language}", COLUMNS, tuple(rows), len(section.ours))
+    name = next(name for name, reader in DATASETS.items() if reader.facts.title == section.dataset)
+    title = f"{section.dataset} ({name}), captions in {section.language}"
+    return Table(title, COLUMNS, tuple(rows), len(section.ours))
 
 
 def _our_row(row: Standing, language: str) -> tuple[str, ...]:
