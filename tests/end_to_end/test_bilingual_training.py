@@ -162,7 +162,7 @@ def test_a_report_can_show_the_second_stage(
     assert "--rerank 6" in text.split('id="again"')[1]
     assert "never trained" not in text
     assert command("report", start, "--split", "val", "--draws", 0, "--out", page, "-q", "--rerank", 6) == 0
-    assert "The match head of this model was never trained" in page.read_text(encoding="utf-8")
+    assert "The second stage of this model was never trained" in page.read_text(encoding="utf-8")
 
 
 def test_the_searches_of_a_report_are_in_the_order_that_is_scored(unbroken: Path) -> None:

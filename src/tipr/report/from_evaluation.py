@@ -180,8 +180,9 @@ def _facts(
         _people(evaluation, seen=seen, known=bool(data)),
         Fact("Queries", f"{each:,} per language, {evaluation.captions:,} in all"),
     ]
-    if data.get("people"):
-        facts.append(Fact("Training data", f"{data['people']:,} people, {data['images']:,} pictures"))
+    if data.get("images"):
+        shown = f"{data['people']:,} people" if data.get("people") else "people unknown"
+        facts.append(Fact("Training data", f"{shown}, {data['images']:,} pictures"))
     selection = {"val": "validation people, never these", "test": "the TEST split", "last": "none: the last epoch"}
     if card.get("selection"):
         chosen_on = str(card["selection"])
@@ -208,5 +209,6 @@ def _people(evaluation: Evaluation, *, seen: bool, known: bool) -> Fact:
 
 def _method(card: Mapping[str, Any]) -> str:
     """The method with the loss terms that it was trained with, because a name alone may promise others."""
-    losses = ((card.get("config") or {}).get("method") or {}).get("losses") or ()
+    method = (card.get("config") or {}).get("method") or {}
+    losses = method.get("losses") or method.get("terms") or ()
     return str(card.get("method", "not recorded")) + (f", losses {' + '.join(losses)}" if losses else "")

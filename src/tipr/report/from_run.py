@@ -45,10 +45,10 @@ FIRST_STAGE = (
     "Scores are those of the first stage, which compares vectors. This model can look again at a shortlist: --rerank K."
 )
 RERANKED = (
-    "The first {k:,} pictures of every search were looked at again by the model's match head; the others follow by "
+    "The first {k:,} pictures of every search were looked at again, words and picture together; the others follow by "
     "similarity. Scores, searches and CMC curve are those of this second stage, bands and similarities of the first."
 )
-UNTRAINED_HEAD = "The match head of this model was never trained: the order that it gives is chance."
+UNTRAINED_HEAD = "The second stage of this model was never trained: the order that it gives is chance."
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Title of a long part -> context that gives the function to call with (done, total)."""
