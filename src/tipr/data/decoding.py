@@ -47,9 +47,9 @@ START = 120.0
 """Seconds within which a process must have started, on a machine that is busy."""
 MAX_BYTES = 464 << 20
 """Larger files are not read: `MAX_PIXELS` pixels of four uncompressed channels of 16 bits, and room for metadata."""
-FILES = 6
+FILES = 12
 """Asked for at once."""
-SPARE = 2 << 20
+SPARE = 4 << 20
 """Bytes of pixels after which a request is answered, though some of its files are left: large pictures come singly."""
 LARGE = 8 << 20
 """More bytes of pixels than this are given back to the system after use."""
