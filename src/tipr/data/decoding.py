@@ -55,7 +55,7 @@ LARGE = 8 << 20
 """More bytes of pixels than this are given back to the system after use."""
 PROCESSES = 2
 """Of the pool that everybody shares."""
-MAX_ANSWER = 1 << 16
+MAX_ANSWER = 1 << 18
 Asked = tuple[str, Collection[str]]
 """A file, and the SHA-256s with which it need not be decoded."""
 
