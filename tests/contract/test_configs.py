@@ -103,7 +103,7 @@ def captions_seen(config: RunConfig) -> int:
 
 def test_a_step_of_bi_irra_sees_two_captions_of_a_picture() -> None:
     config = load(ROOT / "bi_irra" / "ablation.yaml", AblationConfig).base
-    assert pairs_seen(config, 10, captions=64_000, images=8_000) == 10 * 64 * 2
+    assert pairs_seen(config, 10, captions=64_000, images=8_000) == 10 * 32 * 2
 
 
 def test_the_ablation_of_bi_irra_has_the_figures_of_the_paper() -> None:
