@@ -202,9 +202,8 @@ def test_choosing_needs_exactly_one_way(gallery: Gallery) -> None:
         gallery.privacy.find(identity=1, top=0)
     with pytest.raises(GalleryError, match=r"none\.png: missing"):
         gallery.privacy.find(like="none.png")
-    assert (
-        gallery.privacy.find(identity="1").ids.tolist() == gallery.privacy.find(identity=1).ids.tolist() == [1, 3, 5, 7]
-    )
+    for spelled in (1, "1", "0001"):  # a folder's name may have zeros in front
+        assert gallery.privacy.find(identity=spelled).ids.tolist() == [1, 3, 5, 7]
     assert gallery.privacy.find(identity=1).without([3, 99]).free == [1, 5, 7]
 
 

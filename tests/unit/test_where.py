@@ -70,6 +70,8 @@ def coded(columns: Columns) -> Columns:
         ("""path = '/c/"6".jpg'""", [5]),
         ('path = "/c/""6"".jpg"', [5]),
         ("identity = 7", [0, 4]),
+        ("identity in (007, 7b)", [0, 1, 4]),
+        ("identity != 007", [1, 2, 3, 5]),
         ("identity ^= 7", [0, 1, 4]),
         ("identity = Müller", [5]),
         ("sha256 in (a, b, c)", [0, 1, 2]),

@@ -218,7 +218,8 @@ def compact(gallery: Path, quiet: bool, as_json: bool) -> int:
         output.show(output.json_text({"gallery": str(gallery), "before": asdict(before), "after": asdict(after)}))
     else:
         pieces = [_pieces(state.fragments, state.versions) for state in (before, after)]
-        output.show(f"{output.safe(gallery)}: {pieces[0]}; now {pieces[1]}")
+        kept = "; those of the last two minutes stay for readers" if after.versions > 1 else ""
+        output.show(f"{output.safe(gallery)}: {pieces[0]}; now {pieces[1]}{kept}")
     return DONE
 
 

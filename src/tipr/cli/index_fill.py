@@ -133,9 +133,9 @@ def _tell(done: IngestReport, gallery: Gallery, *, quiet: bool, as_json: bool) -
     if as_json:
         output.show(output.json_text({"gallery": str(gallery.path), **asdict(done)}))
     else:
-        parts = [f"indexed {done.added:,}", f"unchanged {done.unchanged:,}", f"skipped {len(done.skipped):,}"]
+        moved = f" ({done.moved:,} moved)" if done.moved else ""
+        parts = [f"indexed {done.added:,}{moved}", f"unchanged {done.unchanged:,}", f"skipped {len(done.skipped):,}"]
         parts += [f"replaced {done.replaced:,}"] if done.replaced else []
-        parts += [f"moved {done.moved:,}"] if done.moved else []
         parts += [f"vanished {done.vanished:,}"] if done.vanished else []
         parts += [f"kept out {done.refused:,} that were erased before"] if done.refused else []
         output.show(f"{output.safe(gallery.path)}: {', '.join(parts)}; {len(gallery):,} pictures in all")

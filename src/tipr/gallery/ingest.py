@@ -180,7 +180,7 @@ def list_entries(
     """Expand what the user named, in the order given; folders sorted by name.
 
     Args:
-        paths: image files, folders, and manifests (files that end in `.jsonl`).
+        paths: image files, folders, and manifests (by their ending, see `MANIFESTS`).
         recursive: descend into folders.
         manifests: more manifests, whatever their names.
         camera: camera of every picture that has none of its own.

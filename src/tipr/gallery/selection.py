@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipr.gallery.bands import BandLimits, band
-from tipr.gallery.conditions import matching
+from tipr.gallery.conditions import matching, same_person
 from tipr.gallery.filters import Filters
 from tipr.gallery.holds import Hold
 from tipr.gallery.info import utc
@@ -100,9 +100,8 @@ class Candidates:
 
 
 def by_identity(reader: Reader, holds: Sequence[Hold], identity: int | str) -> Candidates:
-    """The rows of one person, where identities are known; 7 and "7" are the same."""
-    known = reader.columns(("identity",))["identity"]
-    shown = matching(known, lambda value: value is not None and str(value) == str(identity))
+    """The rows of one person, where identities are known; see `same_person`."""
+    shown = matching(reader.columns(("identity",))["identity"], same_person([identity]))
     return _candidates("identity", reader, holds, _with_copies(reader, np.flatnonzero(shown)))
 
 
