@@ -26,6 +26,7 @@ def write(folder: str, answer: str, name: str, seconds: float) -> None:
                 step.run(opened)
                 state = step.states(state)[-1]
                 changes += 1
+                time.sleep(0.02)  # a turn for the other one, which looks every few milliseconds
                 break
             except GalleryError as error:
                 if "another process is writing" not in str(error):
