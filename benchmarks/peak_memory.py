@@ -48,7 +48,7 @@ CASES = (
         "irra/synthetic_published_loss.yaml",
         ("start_from=null", "data.batch_size=256"),
     ),
-    Case("two languages, small towers", "bi_irra/synthetic.yaml", ("start_from=null",)),
+    Case("two languages, small towers", "bi_irra/synthetic.yaml", ("start_from=null", "data.batch_size=64")),
     Case(
         "CLIP towers of two layers, IRRA",
         "irra/cuhk_pedes.yaml",
