@@ -128,7 +128,7 @@ def main() -> None:
     """Measure the cases; print, and with `--write` keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--here", nargs=2, metavar=("DATA", "OUT"), help=argparse.SUPPRESS)
-    parser.add_argument("--write", action="store_true", help="write results/peak_memory.json")
+    parser.add_argument("--write", action="store_true", help="put the cases into results/peak_memory.json")
     parser.add_argument("--foretell-again", action="store_true", help="keep what was measured")
     parser.add_argument("cases", nargs="*", metavar="CASE")
     arguments = parser.parse_args()
@@ -157,6 +157,9 @@ def main() -> None:
                 f"{case.name:36} measured {mib[0]:7.0f} MiB  foretold {mib[1]:7.0f} MiB  {row['ratio']:.2f}", flush=True
             )
     if arguments.write:
+        kept = json.loads((record.RESULTS / "peak_memory.json").read_text(encoding="utf-8"))["cases"]
+        new = {row["case"]: {**row, "commit": record.commit()} for row in rows}
+        rows = [new.pop(row["case"], row) for row in kept] + list(new.values())
         record.write("peak_memory", "python benchmarks/peak_memory.py --write", {"steps": STEPS, "cases": rows})
 
 
