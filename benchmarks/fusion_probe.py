@@ -67,21 +67,26 @@ def look(method: BiIrra, batch: BilingualBatch, draws: torch.Generator, tally: T
     rows = len(batch.identity)
     random = torch.roll(torch.arange(rows), rows // 2)
     sides = (
-        ("source", batch.source_ids, batch.source_mask, batch.masked_source_ids, batch.source_labels, None),
-        ("target", batch.target_ids, batch.target_mask, batch.masked_target_ids, batch.target_labels, "target"),
+        ("source", batch.source_ids, batch.source_mask, batch.masked_source_ids, batch.source_labels, False),
+        (
+            "target",
+            batch.target_ids,
+            batch.target_mask,
+            batch.masked_target_ids,
+            batch.target_labels,
+            batch.target_language,
+        ),
     )
-    for side, ids, mask, masked_ids, labels, other in sides:
+    for side, ids, mask, masked_ids, labels, language in sides:
         text = encoder.encode_text(ids, mask)
-        feature = method.project_text(text.pooled, batch.target_language if other else False)
+        feature = method.project_text(text.pooled, language)
         for kind, picture in pictures.items():
             images = method.project_image(picture.pooled)
             hard = hard_negatives(
                 images, feature, batch.identity, torch.rand(2, rows, generator=draws), temperature=method.temp
             )
-            own, own_cosine = (
-                margin(method.match(text.tokens, mask, picture.tokens)),
-                (images * feature).sum(1),
-            )
+            own = margin(method.match(text.tokens, mask, picture.tokens))
+            own_cosine = (images * feature).sum(1)
             for level, drawn in (("hard", hard.image), ("random", random)):
                 rival = margin(method.match(text.tokens, mask, picture.tokens[drawn]))
                 name = f"{side}, {kind} pictures, {level}"

@@ -10,7 +10,7 @@ import pytest
 
 from tipr.errors import ConfigError
 from tipr.gallery.filters import Filters, moment
-from tipr.gallery.search import group_of, rank, scores
+from tipr.gallery.search import group_of, rank
 from tipr.metrics.ranking import full_order, stable_similarity
 
 
@@ -80,15 +80,14 @@ def test_moments_are_utc_and_a_day_ends_at_its_end() -> None:
         moment("0001-01-01T00:00:00+10:00", "since")
 
 
-def test_scores_do_not_depend_on_blocks_or_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_blocks_or_selection() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(300, 64)).astype(np.float16)
     query = rng.normal(size=64).astype(np.float32)
-    whole = scores(vectors, query)
-    np.testing.assert_array_equal(whole, stable_similarity(query, vectors))
-    monkeypatch.setattr("tipr.gallery.search.BLOCK", 7)
-    np.testing.assert_array_equal(scores(vectors, query), whole)
-    np.testing.assert_array_equal(scores(vectors[5:6], query), whole[5:6])
+    whole = stable_similarity(query, vectors)
+    blocks = [stable_similarity(query, vectors[start : start + 7]) for start in range(0, 300, 7)]
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    np.testing.assert_array_equal(stable_similarity(query, vectors[5:6]), whole[5:6])
 
 
 def test_ranking_under_a_filter_is_the_full_ranking_thinned_out() -> None:

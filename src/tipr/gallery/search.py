@@ -24,14 +24,12 @@ from tipr.gallery.stores.exact import ExactScan
 from tipr.gallery.stores.near import NearScan
 from tipr.gallery.stores.on_disk import OnDisk
 from tipr.metrics.best_rows import Ranked
-from tipr.metrics.ranking import full_order, stable_similarity, top_k, two_stage_order
+from tipr.metrics.ranking import full_order, top_k, two_stage_order
 
 if TYPE_CHECKING:
     from tipr.gallery.model import Say
     from tipr.retrieval import Retriever
 
-BLOCK = 32_768
-"""Rows scored at a time, which bounds the memory of their conversion from half precision."""
 GROUPS = ("identity", "camera", "path", "sha256")
 """Columns to group by, besides the keys of `key=value` tags."""
 
@@ -91,22 +89,6 @@ class Matched:
 
     positions: NDArray[np.int64]
     match: NDArray[np.float32]
-
-
-def scores(vectors: NDArray[np.float16], query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Similarity of one query with every row; the same bits however rows are selected or blocked.
-
-    Args:
-        vectors: (N, D) float16.
-        query: (D,) float32.
-
-    Returns:
-        (N,) float32.
-    """
-    result = np.empty(len(vectors), dtype=np.float32)
-    for start in range(0, len(vectors), BLOCK):
-        result[start : start + BLOCK] = stable_similarity(query, vectors[start : start + BLOCK])
-    return result
 
 
 def rank(
