@@ -11,8 +11,9 @@ worker    what filling a gallery does: a child process reads, hashes and decodes
 The processor time of both processes counts, one thread each. Each round measures one way after the other on all files;
 the medians over the rounds are compared; the whole is done three times, and the middle one counts. Beside them:
 `plain_float`, the plain way up to a normalised tensor of single precision, as the transforms of published code go on;
-`decode` and `hash`, libjpeg-turbo and SHA-256 alone, on bytes in memory; `decode_fast`, its faster and less exact way,
-which is not taken; `resize`, on pixels in memory.
+`decode` and `hash`, libjpeg-turbo and SHA-256 alone, on bytes in memory; `resize`, on pixels in memory; and ways to
+decode that are not taken: `decode_fast`, faster and less exact, `decode_grey`, brightness alone, `decode_scaled`, at
+six eighths of the size. They show what cannot be saved.
 `largest_difference` is that of the pixels from the evaluation's transform, in levels of 255, `..._from_plain` from the
 plain way's. Processes that wait for each other lose their caches to others on a busy machine: the load average is in
 the record.
@@ -42,6 +43,8 @@ from tipr.data.images import CLIP_MEAN, CLIP_STD, Preprocessing, resize
 
 SIZE = (384, 128)
 FAST = {"fastdct": True, "fastupsample": True}
+GREY = {"colorspace": "GRAY"}
+SCALED = {"min_height": SIZE[0], "min_width": SIZE[1]}
 MEAN, STD = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
 
 
@@ -102,6 +105,8 @@ def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
         "plain_float": lambda: map(plain_float, files),
         "decode": lambda: (simplejpeg.decode_jpeg(data) for data in contents),
         "decode_fast": lambda: (simplejpeg.decode_jpeg(data, **FAST) for data in contents),
+        "decode_grey": lambda: (simplejpeg.decode_jpeg(data, **GREY) for data in contents),
+        "decode_scaled": lambda: (simplejpeg.decode_jpeg(data, **SCALED) for data in contents),
         "hash": lambda: (hashlib.sha256(data).digest() for data in contents),
         "resize": lambda: (resize(each, SIZE) for each in pixels),
     }
