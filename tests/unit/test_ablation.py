@@ -343,6 +343,16 @@ def test_the_rest_takes_as_long_as_runs_of_the_same_setting_took(done):
     assert [duration(seconds) for seconds in (40, 100, 7500)] == ["40 s", "2 min", "2 h 05 min"]
 
 
+def test_a_second_evaluation_is_not_taken_to_last_as_long_as_a_training(done):
+    _, runs = done
+    setting = parsed(settings=[*TREE["settings"], RERANKED]).settings[-1]
+    second = dataclasses.replace(runs[0], setting=setting)
+    pace = Pace([*runs, second], [second, second])
+    assert pace.left(0) == ", 2 runs left"
+    pace.add(second, 120.0)
+    assert pace.left(1) == ", 1 run left, about 2 min"
+
+
 def test_pairs_seen_counts_what_went_through_the_steps():
     def run(**changes):
         return configuration.parse({**BASE, **changes}, RunConfig, source="x")

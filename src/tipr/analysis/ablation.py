@@ -342,6 +342,7 @@ class Pace:
     def __init__(self, runs: Sequence[PlannedRun], waiting: Sequence[PlannedRun]) -> None:
         self._waiting = waiting
         self._seconds: dict[str, list[float]] = {}
+        self._trained = {run.setting.name: run.setting.runs_of is None for run in runs}
         self._steps = {run.setting.name: run.config.max_steps if run.setting.runs_of is None else 0 for run in waiting}
         for run in runs:
             if run.finished and run.setting.runs_of is None:  # its minutes are those of the training
@@ -353,16 +354,24 @@ class Pace:
         self._seconds.setdefault(run.setting.name, []).append(seconds)
 
     def left(self, done: int) -> str:
-        """`, 5 runs left, about 1 h 20 min`: a run takes as long as others of its setting, else as any other."""
+        """`, 5 runs left, about 1 h 20 min`: a run takes as long as others of its setting, else as any other training
+        or any other second evaluation; no time while nothing of a kind is known."""
         left = self._waiting[done:]
         if not left:
             return ""
-        every = [seconds for part in self._seconds.values() for seconds in part]
         count = f", {len(left)} run{'s' * (len(left) > 1)} left"
-        if not every:
-            return count
-        known = {name: float(np.mean(part)) for name, part in self._seconds.items()}
-        seconds = sum(known.get(run.setting.name, float(np.mean(every))) for run in left)
+        seconds = 0.0
+        for run in left:
+            name = run.setting.name
+            like_it = self._seconds.get(name) or [
+                each
+                for other, part in self._seconds.items()
+                if self._trained[other] == self._trained[name]
+                for each in part
+            ]
+            if not like_it:
+                return count
+            seconds += float(np.mean(like_it))
         return f"{count}, about {duration(seconds)}"
 
     def counting(self, place: int, progress: Progress) -> Progress:
