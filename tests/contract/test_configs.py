@@ -113,6 +113,7 @@ def test_the_ablation_of_bi_irra_has_the_figures_of_the_paper() -> None:
     }
     assert figures == {
         "bi_irra": (78.82, 76.43),
+        "bi_irra_short": (78.82, 76.43),
         "md_ga": (76.97, 74.81),
         "md_ga_mim": (77.81, 75.18),
         "md_ga_mlm": (77.49, 75.36),
