@@ -4,8 +4,8 @@
     python benchmarks/readme_figures.py --check    exit 1 when one differs from its file
 
 A figure stands between invisible marks: <!--fig FILE#KEY.KEY:FORMAT-->60.1<!--/fig-->, where FILE is a file of
-`benchmarks/results/`, KEY.KEY leads to a number in it (a key that holds a dot is not supported), and FORMAT is a
-Python number format.
+`benchmarks/results/`, or of `benchmarks/` where it names a folder, KEY.KEY leads to a number in it (a key that holds a
+dot is not supported), and FORMAT is a Python number format.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ PAGES = (
     "docs/indexing.md",
     "docs/privacy.md",
     "docs/search.md",
+    "docs/methods/bi_irra.md",
     "docs/methods/irra.md",
     "docs/methods/dual_granularity.md",
 )
-FIGURE = re.compile(r"<!--fig (?P<file>[\w.-]+)#(?P<keys>[^:>]+):(?P<format>[^>]+?)-->(?P<shown>.*?)<!--/fig-->")
+FIGURE = re.compile(r"<!--fig (?P<file>[\w./-]+)#(?P<keys>[^:>]+):(?P<format>[^>]+?)-->(?P<shown>.*?)<!--/fig-->")
 
 
 def figure(file: str, keys: str, style: str) -> str:
@@ -38,7 +39,8 @@ def figure(file: str, keys: str, style: str) -> str:
         KeyError: the file has no such key.
         FileNotFoundError: no such result file.
     """
-    value: Any = json.loads((ROOT / "benchmarks" / "results" / file).read_text(encoding="utf-8"))
+    folder = ROOT / "benchmarks" if "/" in file else ROOT / "benchmarks" / "results"
+    value: Any = json.loads((folder / file).read_text(encoding="utf-8"))
     for key in keys.split("."):
         value = value[int(key)] if isinstance(value, list) else value[key]
     return format(value, style)
@@ -65,7 +67,7 @@ def main() -> int:
         if new != text:
             wrong += 1
             if check:
-                print(f"{name}: figures differ from benchmarks/results; run python benchmarks/readme_figures.py")
+                print(f"{name}: figures differ from their files; run python benchmarks/readme_figures.py")
             else:
                 path.write_text(new, encoding="utf-8")
                 print(f"{name}: figures written")
