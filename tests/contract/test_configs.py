@@ -17,7 +17,7 @@ from tipr.training import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2] / "configs"
 GOLDEN_BI_IRRA = ROOT.parent / "tests" / "data" / "golden_bi_irra" / "expected.json"
-ABLATIONS = sorted(ROOT.rglob("ablation.yaml"))
+ABLATIONS = sorted(ROOT.rglob("ablation*.yaml"))
 FILES = sorted(set(ROOT.rglob("*.yaml")) - set(ABLATIONS))
 
 
@@ -78,7 +78,7 @@ def test_bi_irra_is_trained_as_published(path: Path) -> None:
     assert config.start_from is not None
 
 
-@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_run_of_an_ablation_is_valid_and_sees_the_same_number_of_pairs(path: Path) -> None:
     config = load(path, AblationConfig)
     assert path.read_text(encoding="utf-8").startswith("# "), "the first line says what it is about"
