@@ -362,17 +362,16 @@ class Pace:
         count = f", {len(left)} run{'s' * (len(left) > 1)} left"
         seconds = 0.0
         for run in left:
-            name = run.setting.name
-            like_it = self._seconds.get(name) or [
-                each
-                for other, part in self._seconds.items()
-                if self._trained[other] == self._trained[name]
-                for each in part
-            ]
-            if not like_it:
+            known = self._seconds.get(run.setting.name) or self._like(run)
+            if not known:
                 return count
-            seconds += float(np.mean(like_it))
+            seconds += float(np.mean(known))
         return f"{count}, about {duration(seconds)}"
+
+    def _like(self, run: PlannedRun) -> list[float]:
+        """Seconds of all trainings, or of all second evaluations, as `run` is one."""
+        kind = self._trained[run.setting.name]
+        return [each for name, part in self._seconds.items() if self._trained[name] == kind for each in part]
 
     def counting(self, place: int, progress: Progress) -> Progress:
         """The progress of one run as progress over all that wait; a run of unknown length is taken to be like it."""
