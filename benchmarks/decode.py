@@ -95,7 +95,8 @@ def of_both(decoder: Decoder) -> float:
 def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
     """Times in microseconds a picture, and their ratios."""
     torch.set_num_threads(1)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     decoder, contents = Decoder(), [file.read_bytes() for file in files]
     pixels = [simplejpeg.decode_jpeg(data) for data in contents]
     expected = Preprocessing(SIZE).pixels(list(files)).permute(0, 2, 3, 1).numpy()
@@ -122,6 +123,7 @@ def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
                 pass
             costs[name].append((of_both(decoder) - start) / len(files) * 1e6)
     decoder.close()
+    os.sched_setaffinity(0, cores)
     middle = {name: median(found) for name, found in costs.items()}
     return {
         **{f"{name}_us": round(value) for name, value in middle.items()},
