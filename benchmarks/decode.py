@@ -4,16 +4,16 @@
 
 The files are baseline JPEGs of persons' size, 512 x 192 pixels and about 28 kB, shrunk to 384 x 128 pixels of 8 bits:
 
-plain     what the transforms of published code do: Pillow opens a file, converts, resizes (bilinear), then normalises
-          to a tensor of single precision
+plain     Pillow opens a file, converts and resizes (bilinear)
 worker    what filling a gallery does for each file: a child process reads, hashes and decodes files into shared memory,
-          some at once, and the parent shrinks each as for evaluation; batches are normalised later
+          some at once, and the parent shrinks each as for evaluation
 
 The processor time of both processes counts, one thread each, both on one core. Each round measures one way after the
 other on all files, each once before it counts, as in a folder of many; the medians over the rounds are compared; the
 whole is done three times, and the middle one counts. Beside them:
-`plain_pixels`, the plain way up to the resize, and `ratio_pixels` against that; `decode` and `hash`, libjpeg-turbo and
-SHA-256 alone, on bytes in memory; `resize`, on pixels in memory; and ways to decode that are not taken: `decode_fast`,
+`plain_float`, the plain way up to a normalised tensor of single precision, as the transforms of published code go on, and
+`ratio_float` against that (the worker's pixels are not normalised); `decode` and `hash`, libjpeg-turbo and SHA-256
+alone, on bytes in memory; `resize`, on pixels in memory; and ways to decode that are not taken: `decode_fast`,
 faster and less exact, `decode_grey`, brightness alone, `decode_scaled`, at six eighths of the size.
 `largest_difference` is that of the pixels from the evaluation's transform, in levels of 255, `..._from_plain` from the
 plain way's. The load average of the machine is in the record.
@@ -62,15 +62,15 @@ def make_files(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def plain_pixels(file: Path) -> np.ndarray[Any, Any]:
+def plain(file: Path) -> np.ndarray[Any, Any]:
     """Pillow alone."""
     with Image.open(file) as image:
         return np.array(image.convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR))
 
 
-def plain(file: Path) -> torch.Tensor:
+def plain_float(file: Path) -> torch.Tensor:
     """Pillow, and a float tensor."""
-    pixels = torch.from_numpy(plain_pixels(file)).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(plain(file)).permute(2, 0, 1).contiguous()
     return pixels.float().div(255).sub_(MEAN).div_(STD)
 
 
@@ -101,11 +101,11 @@ def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
     pixels = [simplejpeg.decode_jpeg(data) for data in contents]
     expected = Preprocessing(SIZE).pixels(list(files)).permute(0, 2, 3, 1).numpy()
     smalls = list(worker(decoder, files))
-    plainly = [plain_pixels(file) for file in files]
+    plainly = [plain(file) for file in files]
     ways: dict[str, Callable[[], Iterable[object]]] = {
         "plain": lambda: map(plain, files),
         "worker": lambda: worker(decoder, files),
-        "plain_pixels": lambda: map(plain_pixels, files),
+        "plain_float": lambda: map(plain_float, files),
         "decode": lambda: (simplejpeg.decode_jpeg(data) for data in contents),
         "decode_fast": lambda: (simplejpeg.decode_jpeg(data, **FAST) for data in contents),
         "decode_grey": lambda: (simplejpeg.decode_jpeg(data, **GREY) for data in contents),
@@ -128,7 +128,7 @@ def measure(files: Sequence[Path], rounds: int) -> dict[str, Any]:
     return {
         **{f"{name}_us": round(value) for name, value in middle.items()},
         "ratio": round(middle["plain"] / middle["worker"], 2),
-        "ratio_pixels": round(middle["plain_pixels"] / middle["worker"], 2),
+        "ratio_float": round(middle["plain_float"] / middle["worker"], 2),
         "largest_difference": _largest(smalls, expected),
         "largest_difference_from_plain": _largest(smalls, plainly),
         "largest_difference_fast": _difference_fast(),

@@ -47,7 +47,7 @@ START = 120.0
 """Seconds within which a process must have started, on a machine that is busy."""
 MAX_BYTES = 464 << 20
 """Larger files are not read: `MAX_PIXELS` pixels of four uncompressed channels of 16 bits, and room for metadata."""
-FILES = 4
+FILES = 8
 """Asked for at once: fewer cost round trips, and the pixels of more leave the caches before the parent reads them."""
 SPARE = 4 << 20
 """Bytes of pixels after which a request is answered, though some of its files are left: large pictures come singly."""
