@@ -11,8 +11,8 @@ worker    what filling a gallery does for each file: a child process reads, hash
 The processor time of both processes counts, one thread each, both on one core. Each round measures one way after the
 other on all files, each once before it counts, as in a folder of many; the medians over the rounds are compared; the
 whole is done three times, and the middle one counts. Beside them:
-`plain_float`, the plain way up to a normalised tensor of single precision, as the transforms of published code go on, and
-`ratio_float` against that (the worker's pixels are not normalised); `decode` and `hash`, libjpeg-turbo and SHA-256
+`plain_float`, the plain way up to a normalised tensor of single precision, as the transforms of published code go on,
+and `ratio_float` against that (the worker's pixels are not normalised); `decode` and `hash`, libjpeg-turbo and SHA-256
 alone, on bytes in memory; `resize`, on pixels in memory; and ways to decode that are not taken: `decode_fast`,
 faster and less exact, `decode_grey`, brightness alone, `decode_scaled`, at six eighths of the size.
 `largest_difference` is that of the pixels from the evaluation's transform, in levels of 255, `..._from_plain` from the
